@@ -1,0 +1,70 @@
+#include "pg/identity.hpp"
+
+#include "pg/transaction.hpp"
+#include "pg/postgres.hpp"
+
+namespace zdm::pg {
+
+Extension find_extension() {
+    return guard([] {
+        Extension found;
+        Oid const oid = get_extension_oid("zdm_ext", true);
+        if (!OidIsValid(oid)) {
+            return found;
+        }
+        Oid const schema = get_namespace_oid("zdm", true);
+        Oid const table = OidIsValid(schema) ? get_relname_relid("job", schema) : InvalidOid;
+        if (!OidIsValid(table) || getExtensionOfObject(RelationRelationId, table) != oid) {
+            return found;
+        }
+        HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+        if (!HeapTupleIsValid(tuple)) {
+            return found;
+        }
+        found.owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
+        ReleaseSysCache(tuple);
+        found.oid = oid;
+        found.schema = schema;
+        found.job_table = table;
+        return found;
+    });
+}
+
+Bookkeeping::Bookkeeping() {
+    Extension const extension = find_extension();
+    if (!OidIsValid(extension.oid)) {
+        throw Error(ERRCODE_UNDEFINED_OBJECT, "extension \"zdm_ext\" is not installed in this database")
+            .hint("Run CREATE EXTENSION zdm_ext.");
+    }
+    GetUserIdAndSecContext(&user_, &security_context_);
+    SetUserIdAndSecContext(extension.owner,
+                           security_context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+    guc_level_ = NewGUCNestLevel();
+    guard([] {
+        (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+                                true, 0, false);
+    });
+}
+
+Bookkeeping::~Bookkeeping() {
+    AtEOXact_GUC(true, guc_level_);
+    SetUserIdAndSecContext(user_, security_context_);
+}
+
+void force_deferred() {
+    guard([] {
+        auto* statement = makeNode(ConstraintsSetStmt);
+        statement->constraints = NIL;  // ALL
+        statement->deferred = false;
+        AfterTriggerSetState(statement);
+    });
+}
+
+void set_local(const char* name, const char* value) {
+    guard([&] {
+        (void)set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
+                                true, 0, false);
+    });
+}
+
+}  // namespace zdm::pg
