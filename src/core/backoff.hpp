@@ -1,4 +1,5 @@
-// Promise: how long to wait after a failure, and when to stop trying. Pure arithmetic: no clock, no randomness.
+// Promise: how long to wait after a failure, and when to stop trying. Pure arithmetic: no clock, no
+// randomness.
 #pragma once
 
 #include <chrono>
@@ -7,7 +8,8 @@
 
 namespace zdm::core {
 
-// A job that takes its process down five times without progress is stopped: it would crash the server for ever.
+// A job that takes its process down five times without progress is stopped: it would crash the server for
+// ever.
 inline constexpr int max_interruptions = 5;
 
 // The failures in a row after which retry_soon and retry_slow give up.
@@ -18,7 +20,8 @@ inline constexpr int max_consecutive_failures = 20;
 // that jobs that failed together do not come back together. Zero for verdicts that are not retried.
 std::chrono::milliseconds backoff_delay(Verdict verdict, int consecutive_failures, double jitter01);
 
-// Whether to stop trying. A lock is waited for for ever; an error that a retry cannot cure is given up at once.
+// Whether to stop trying. A lock is waited for for ever; an error that a retry cannot cure is given up at
+// once.
 bool give_up(Verdict verdict, int consecutive_failures);
 
 }  // namespace zdm::core

@@ -1,4 +1,5 @@
-// Promise: a set of block numbers that costs one bit a block up to the largest member, and is walked in order.
+// Promise: a set of block numbers that costs one bit a block up to the largest member, and is walked in
+// order.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +25,8 @@ class BlockSet {
     // The first member >= from; nullopt when there is none.
     std::optional<std::uint32_t> next(std::uint32_t from) const;
 
-    // The first run of consecutive members [first, last], both inclusive, with first >= from (a run that begins
-    // before from is cut there). The next one begins after last + 1.
+    // The first run of consecutive members [first, last], both inclusive, with first >= from (a run that
+    // begins before from is cut there). The next one begins after last + 1.
     std::optional<std::pair<std::uint32_t, std::uint32_t>> next_run(std::uint32_t from) const;
 
     // Forgets all and gives the memory back.

@@ -37,8 +37,8 @@ bool move_allowed(JobState from, JobState to);
 // does not show: the job is still what it is.
 JobState shown_state(JobState recorded_state, Request request, bool alive);
 
-// The state that a control call asks for, given the shown one; nullopt: the call is refused. Equal to the shown
-// state: nothing to do but to record the request (which takes back an earlier one not obeyed yet).
+// The state that a control call asks for, given the shown one; nullopt: the call is refused. Equal to the
+// shown state: nothing to do but to record the request (which takes back an earlier one not obeyed yet).
 std::optional<JobState> asked_state(ControlCall call, JobState shown);
 
 }  // namespace zdm::core

@@ -37,8 +37,8 @@ std::span<const Option> options();
 // nullptr when there is no option of that name (exact match).
 const Option* find_option(std::string_view name);
 
-// The error text when the canonical value is malformed or out of bounds, naming what is allowed; nullopt when it
-// is fine. Does not look at `available`: the caller refuses `!available && !is_default(...)`.
+// The error text when the canonical value is malformed or out of bounds, naming what is allowed; nullopt when
+// it is fine. Does not look at `available`: the caller refuses `!available && !is_default(...)`.
 std::optional<std::string> check_option(const Option& option, std::string_view value);
 
 // Whether the value means the same as boot_value ('0 MB' is '0').

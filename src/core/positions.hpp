@@ -1,7 +1,7 @@
-// Promise: tuple identifiers as one line of numbers, in heap order, so that ranges of a relation are arithmetic.
-// position = block * positions_per_block + offset. positions_per_block must exceed the largest offset (heap:
-// MaxHeapTuplesPerPage + 1; offsets start at 1): offset 0 is then the place before a block's first row, and a
-// half-open range [from, to) of positions is ctid >= from AND ctid < to.
+// Promise: tuple identifiers as one line of numbers, in heap order, so that ranges of a relation are
+// arithmetic. position = block * positions_per_block + offset. positions_per_block must exceed the largest
+// offset (heap: MaxHeapTuplesPerPage + 1; offsets start at 1): offset 0 is then the place before a block's
+// first row, and a half-open range [from, to) of positions is ctid >= from AND ctid < to.
 #pragma once
 
 #include <charconv>

@@ -1,4 +1,5 @@
-// Promise: every SQLSTATE of our own is named here, and every SQLSTATE of the server gets exactly one verdict.
+// Promise: every SQLSTATE of our own is named here, and every SQLSTATE of the server gets exactly one
+// verdict.
 #pragma once
 
 #include <array>

@@ -72,11 +72,67 @@ inline bool lock_held_by_me(const LOCKTAG* tag, LOCKMODE mode) {
 #endif
 }
 
-inline bool may_connect(Oid database, Oid role) {
+// Session defaults of a worker: timeouts and modes that a role or a database may carry are not meant for jobs.
+inline void set_session_defaults() {
+    struct Setting {
+        const char* name;
+        const char* value;
+    };
+    static constexpr Setting settings[] = {
+        {"statement_timeout", "0"},
+        {"lock_timeout", "0"},
+        {"idle_in_transaction_session_timeout", "0"},
+#if PG_VERSION_NUM >= 170000
+        {"transaction_timeout", "0"},
+#endif
+        {"default_transaction_isolation", "read committed"},
+        {"default_transaction_read_only", "off"},
+        {"default_transaction_deferrable", "off"},
+        {"search_path", "pg_catalog, pg_temp"},
+    };
+    for (const Setting& setting : settings) {
+        SetConfigOption(setting.name, setting.value, PGC_USERSET, PGC_S_SESSION);
+    }
+}
+
+// Walks the nodes of a tree. Until 15 the walkers are declared without parameters, which C++ takes at its word.
+using TreeWalker = bool (*)(Node*, void*);
+using TreeMutator = Node* (*)(Node*, void*);
+
 #if PG_VERSION_NUM >= 160000
-    return object_aclcheck(DatabaseRelationId, database, role, ACL_CONNECT) == ACLCHECK_OK;
+inline bool walk_expression(Node* node, TreeWalker f, void* c) { return expression_tree_walker_impl(node, f, c); }
+inline bool walk_query(Query* query, TreeWalker f, void* c) { return query_tree_walker_impl(query, f, c, 0); }
+inline bool walk_raw(Node* node, TreeWalker f, void* c) { return raw_expression_tree_walker_impl(node, f, c); }
+inline Node* mutate_expression(Node* node, TreeMutator f, void* c) {
+    return expression_tree_mutator_impl(node, f, c);
+}
 #else
-    return pg_database_aclcheck(database, role, ACL_CONNECT) == ACLCHECK_OK;
+namespace detail {
+using AnyFunction = void (*)();
+inline auto untyped(TreeWalker f) { return reinterpret_cast<bool (*)()>(reinterpret_cast<AnyFunction>(f)); }
+inline auto untyped(TreeMutator f) { return reinterpret_cast<Node* (*)()>(reinterpret_cast<AnyFunction>(f)); }
+}  // namespace detail
+inline bool walk_expression(Node* node, TreeWalker f, void* c) {
+    return expression_tree_walker(node, detail::untyped(f), c);
+}
+inline bool walk_query(Query* query, TreeWalker f, void* c) {
+    return query_tree_walker(query, detail::untyped(f), c, 0);
+}
+inline bool walk_raw(Node* node, TreeWalker f, void* c) {
+    return raw_expression_tree_walker(node, detail::untyped(f), c);
+}
+inline Node* mutate_expression(Node* node, TreeMutator f, void* c) {
+    return expression_tree_mutator(node, detail::untyped(f), c);
+}
+#endif
+
+// Does a raw UPDATE or DELETE have a RETURNING list?
+template <class Statement>
+bool has_returning(const Statement* statement) {
+#if PG_VERSION_NUM >= 180000
+    return statement->returningClause != nullptr;
+#else
+    return statement->returningList != NIL;
 #endif
 }
 

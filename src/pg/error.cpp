@@ -68,19 +68,22 @@ void throw_current_error(MemoryContext caller_context) {
 
 namespace {
 
-// An ErrorData of our own in `context`. Allocation here may raise out of memory: acceptable, the caller is raising.
-ErrorData* make_error_data(MemoryContext context, const core::Failure& failure) {
+// An ErrorData of our own in a context of its own. No C++ allocation here: what throws in capture_current_exception()
+// ends the server. Allocation of the server's may raise out of memory: acceptable, the caller is raising.
+ErrorData* make_error_data(MemoryContext parent, int sqlerrcode, const char* message, const char* detail = "",
+                           const char* hint = "", const char* error_context = "") {
+    MemoryContext context = AllocSetContextCreate(parent, "zdm error", ALLOCSET_SMALL_SIZES);
     MemoryContext const old = MemoryContextSwitchTo(context);
     auto* data = static_cast<ErrorData*>(palloc0(sizeof(ErrorData)));
-    auto copy = [](const std::string& s) { return s.empty() ? nullptr : pstrdup(s.c_str()); };
+    auto copy = [](const char* s) { return *s == '\0' ? nullptr : pstrdup(s); };
     data->elevel = ERROR;
     data->output_to_server = true;
     data->output_to_client = true;
-    data->sqlerrcode = sqlstate_code(failure.sqlstate);
-    data->message = pstrdup(failure.message.c_str());
-    data->detail = copy(failure.detail);
-    data->hint = copy(failure.hint);
-    data->context = copy(failure.context);
+    data->sqlerrcode = sqlerrcode;
+    data->message = pstrdup(message);
+    data->detail = copy(detail);
+    data->hint = copy(hint);
+    data->context = copy(error_context);
     data->assoc_context = context;
     MemoryContextSwitchTo(old);
     return data;
@@ -96,10 +99,16 @@ void capture_current_exception(Caught& caught) noexcept {
         throw;
     } catch (PgError& e) {
         caught.data = e.release_to(doomed_context());
+    } catch (const Error& e) {
+        const core::Failure& f = e.failure();
+        caught.data = make_error_data(doomed_context(), e.sqlerrcode(), f.message.c_str(), f.detail.c_str(),
+                                      f.hint.c_str(), f.context.c_str());
+    } catch (const std::bad_alloc&) {
+        caught.data = make_error_data(doomed_context(), ERRCODE_OUT_OF_MEMORY, "out of memory");
+    } catch (const std::exception& e) {
+        caught.data = make_error_data(doomed_context(), ERRCODE_INTERNAL_ERROR, e.what());
     } catch (...) {
-        core::Failure const failure = current_failure();
-        MemoryContext context = AllocSetContextCreate(doomed_context(), "zdm error", ALLOCSET_SMALL_SIZES);
-        caught.data = make_error_data(context, failure);
+        caught.data = make_error_data(doomed_context(), ERRCODE_INTERNAL_ERROR, "unknown C++ exception");
     }
 }
 

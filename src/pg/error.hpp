@@ -101,16 +101,24 @@ std::invoke_result_t<F&> guard(F&& f) {
     sigjmp_buf landing;
     if (sigsetjmp(landing, 0) == 0) {
         PG_exception_stack = &landing;
-        if constexpr (std::is_void_v<Result>) {
-            f();
+        try {
+            if constexpr (std::is_void_v<Result>) {
+                f();
+                PG_exception_stack = saved_exceptions;
+                error_context_stack = saved_contexts;
+                return;
+            } else {
+                Result result = f();
+                PG_exception_stack = saved_exceptions;
+                error_context_stack = saved_contexts;
+                return result;
+            }
+        } catch (...) {
+            // f guards again, or throws: the landing of this frame must not outlive it.
             PG_exception_stack = saved_exceptions;
             error_context_stack = saved_contexts;
-            return;
-        } else {
-            Result result = f();
-            PG_exception_stack = saved_exceptions;
-            error_context_stack = saved_contexts;
-            return result;
+            MemoryContextSwitchTo(caller_context);
+            throw;
         }
     }
     PG_exception_stack = saved_exceptions;

@@ -22,7 +22,7 @@ class Transaction {
     Transaction& operator=(const Transaction&) = delete;
 
     // Commits as whoever is the current user: deferred triggers that user code may still have left run as that user.
-    // The user and security context of the start are in force again afterwards.
+    // The user is left alone, so that SET ROLE outlives its transaction; AsRole puts back what it changed.
     void commit();
 
   private:
@@ -47,6 +47,7 @@ using Text = std::optional<std::string>;
 
 // Parameters and values are text: the statements cast ($1::bigint). nullopt is NULL.
 inline Text text(std::string_view s) { return std::string(s); }
+inline Text text(const char* s) { return std::string(s); }  // not by way of bool
 inline Text text(std::int64_t n) { return std::to_string(n); }
 inline Text text(int n) { return std::to_string(n); }
 inline Text text(Oid n) { return std::to_string(n); }
