@@ -1,6 +1,8 @@
 #include "backfill/clause.hpp"
 
 #include <algorithm>
+#include <exception>
+#include <iterator>
 
 #include <fmt/format.h>
 
@@ -39,8 +41,9 @@ std::string_view trimmed(std::string_view text) {
 
 // Errors that the text causes. All others (cancelled, out of memory, deadlock) pass as they are.
 bool caused_by_text(std::string_view sqlstate) {
-    std::string_view const kind = sqlstate.substr(0, 2);
-    return kind == "42" || kind == "22" || kind == "0A" || kind == "54" || kind == "P0";
+    static constexpr std::string_view classes[] = {"0A", "22", "23", "2F", "38",
+                                                   "39", "3F", "42", "54", "P0"};
+    return std::find(std::begin(classes), std::end(classes), sqlstate.substr(0, 2)) != std::end(classes);
 }
 
 std::string hint_for(std::string_view sqlstate, const Subject& subject) {
@@ -65,7 +68,7 @@ std::string hint_for(std::string_view sqlstate, const Subject& subject) {
     if (sqlstate == "0A000") {
         return "Give expressions that have one value a row; other rows and tables are read in a sub-select.";
     }
-    if (sqlstate == "42883" || sqlstate == "42704") {
+    if (sqlstate == "42883" || sqlstate == "42704" || sqlstate == "3F000") {
         return "Check the spelling and search_path, or name it with its schema.";
     }
     if (sqlstate == "428C9") {
@@ -208,36 +211,41 @@ Node* parse_where(const Subject& subject) {
 
 // --- analysis --------------------------------------------------------------------------------------
 
+// Analysis and planning read data under a snapshot; a worker may not have one yet. When an error flies past,
+// the abort of the (sub)transaction takes it down.
+class SnapshotScope {
+  public:
+    SnapshotScope() : exceptions_(std::uncaught_exceptions()), ours_(!ActiveSnapshotSet()) {
+        if (ours_) {
+            pg::guard([] { PushActiveSnapshot(GetTransactionSnapshot()); });
+        }
+    }
+    ~SnapshotScope() {
+        if (ours_ && std::uncaught_exceptions() == exceptions_) {
+            PopActiveSnapshot();
+        }
+    }
+    SnapshotScope(const SnapshotScope&) = delete;
+    SnapshotScope& operator=(const SnapshotScope&) = delete;
+
+  private:
+    int exceptions_;
+    bool ours_;
+};
+
 // The statement as the server understands it, without parameters.
 Query* analyze(const std::string& sql) {
     const char* const text = sql.c_str();
     return pg::guard([&] {
-        bool const snapshot = !ActiveSnapshotSet();
-        if (snapshot) {
-            PushActiveSnapshot(GetTransactionSnapshot());
-        }
         RawStmt* raw = linitial_node(RawStmt, raw_parser(text, RAW_PARSE_DEFAULT));
-        Query* query = parse_analyze_fixedparams(raw, text, nullptr, 0, nullptr);
-        if (snapshot) {
-            PopActiveSnapshot();
-        }
-        return query;
+        return parse_analyze_fixedparams(raw, text, nullptr, 0, nullptr);
     });
 }
 
 // After rules, views and defaults. Raises what only the rewriter knows: generated and identity columns.
 Query* rewrite(const Query* query) {
-    List* const rewritten = pg::guard([&] {
-        bool const snapshot = !ActiveSnapshotSet();
-        if (snapshot) {
-            PushActiveSnapshot(GetTransactionSnapshot());
-        }
-        List* result = pg_rewrite_query(static_cast<Query*>(copyObjectImpl(query)));
-        if (snapshot) {
-            PopActiveSnapshot();
-        }
-        return result;
-    });
+    List* const rewritten =
+        pg::guard([&] { return pg_rewrite_query(static_cast<Query*>(copyObjectImpl(query))); });
     if (list_length(rewritten) != 1) {
         throw pg::Error(ERRCODE_FEATURE_NOT_SUPPORTED, "a rule would rewrite the statement")
             .hint("Drop or disable the rule, or replace it by a trigger.");
@@ -370,6 +378,7 @@ Compiled compile(Oid relation, const Clauses& clauses, Action action) {
     pg::OwnedContext const memory(CurrentMemoryContext);
     pg::MemoryScope const scope(memory.get());
     check_texts(clauses, action);
+    SnapshotScope const snapshot;
     parts::check_relation(relation, action);
     // Held to the end of the transaction: what is checked stays as it is until it is written down.
     pg::guard([&] { LockRelationOid(relation, AccessShareLock); });
@@ -451,6 +460,7 @@ void check_privileges(const Compiled& c) {
     // EXPLAIN starts the executor, which checks the privileges of every relation and function of the
     // statement.
     Subject const subject{"statement", c.statement, c};
+    SnapshotScope const snapshot;
     auto explain = [&](const std::string& statement) {
         std::string const sql = "EXPLAIN (COSTS OFF) " + statement;
         const char* const text = sql.c_str();

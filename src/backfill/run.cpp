@@ -334,6 +334,7 @@ void BackfillRun::row_failed(Slice& slice, std::int64_t position, bool cursor, c
     bool const skip = context_.option("on_error") == "skip";
     const jobs::Job& job = context_.job();
     jobs::WorkTransaction work(context_);
+    std::string const leaf = quoted_name(slice.leaf);
     std::string row;
     {
         pg::Bookkeeping as_extension;
@@ -350,10 +351,10 @@ void BackfillRun::row_failed(Slice& slice, std::int64_t position, bool cursor, c
     work.commit();
     if (!skip) {
         core::Failure ending = failure;
-        ending.context = fmt::format("row {} of {}{}{}", *key, quoted_name(slice.leaf),
+        ending.context = fmt::format("row {} of {}{}{}", *key, leaf,
                                      ending.context.empty() ? "" : "\n", ending.context);
         ending.hint = fmt::format("Fix the row {} of {}, then SELECT zdm.retry({}); on_error => 'skip' passes such rows.",
-                                  *key, quoted_name(slice.leaf), job.id);
+                                  *key, leaf, job.id);
         throw pg::Error(std::move(ending));
     }
     slice.row = std::move(row);

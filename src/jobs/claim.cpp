@@ -133,8 +133,8 @@ bool record_start(const Candidate& candidate) {
     }
     auto const started = query(
         "UPDATE zdm.job_run r SET state = 'running', epoch = epoch + 1, pid = $2::integer, attempts = attempts + 1,"
-        "  interruptions = CASE WHEN r.state <> 'running' THEN interruptions"
-        "                       WHEN s.batches > progress_mark THEN 1 ELSE interruptions + 1 END,"
+        "  interruptions = CASE WHEN s.batches > progress_mark THEN 0 ELSE interruptions END + (r.state = 'running')::integer,"
+        "  failures = CASE WHEN s.batches > progress_mark THEN 0 ELSE failures END,"
         "  progress_mark = s.batches, not_before = NULL, waiting_for = NULL,"
         "  started_at = coalesce(started_at, clock_timestamp())"
         " FROM (SELECT coalesce(sum(batches), 0)::bigint AS batches FROM zdm.job_slice WHERE job_id = $1::bigint) s"
@@ -164,14 +164,9 @@ bool record_start(const Candidate& candidate) {
     return true;
 }
 
-}  // namespace
-
-Decision decide(RunnerIdentity& self, Holds& holds, SessionLock& keeper, int& attempt) {
+// Under the gate lock, which the transaction gives back at its end.
+Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper, int& attempt) {
     Decision decision;
-    pg::Transaction transaction;
-    if (pg::find_extension().job_table != self.job_table) {
-        return decision;
-    }
     pg::Spi spi;
     pg::Bookkeeping as_extension;
     pg::set_local("synchronous_commit", "on");
@@ -271,6 +266,17 @@ Decision decide(RunnerIdentity& self, Holds& holds, SessionLock& keeper, int& at
         }
     }
     finish();
+    return decision;
+}
+
+}  // namespace
+
+Decision decide(RunnerIdentity& self, Holds& holds, SessionLock& keeper, int& attempt) {
+    Decision decision;
+    pg::Transaction transaction;
+    if (pg::find_extension().job_table == self.job_table) {
+        decision = decide_at_gate(self, holds, keeper, attempt);
+    }
     transaction.commit();
     return decision;
 }

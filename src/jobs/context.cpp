@@ -81,9 +81,19 @@ void JobContext::sleep(std::int64_t ms) {
     pg::wait_latch(ms);
 }
 
-WorkTransaction::WorkTransaction(JobContext& context) : context_(context) {
+namespace {
+
+// What must happen between two transactions.
+JobContext& between_transactions(JobContext& context) {
     pg::guard([] { CHECK_FOR_INTERRUPTS(); });
-    if (pg::find_extension().job_table != context.job_table_) {
+    pg::process_config_reload();
+    return context;
+}
+
+}  // namespace
+
+WorkTransaction::WorkTransaction(JobContext& context) : context_(between_transactions(context)) {
+    if (pg::lock_extension().job_table != context.job_table_) {
         throw Stopped{StopReason::gone};
     }
     spi_.emplace();

@@ -155,6 +155,7 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
                                   .waiting_for = {},
                                   .reset_counters = true});
                     query("UPDATE zdm.job_slice SET rows_skipped = 0 WHERE job_id = $1::bigint", {text(job_id)});
+                    query("DELETE FROM zdm.job_row_error WHERE job_id = $1::bigint", {text(job_id)});
                     revive_dependents(job_id);
                 }
             }

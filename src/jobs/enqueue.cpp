@@ -129,6 +129,12 @@ void check_dependencies(const std::vector<std::int64_t>& depends_on, Oid caller)
 
 void check_caller() {
     pg::guard([] { PreventCommandDuringRecovery("enqueuing a job"); });
+    pg::Extension const extension = pg::find_extension();
+    if (OidIsValid(extension.oid) && !pg::version_matches(extension.oid)) {
+        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                        "extension \"zdm_ext\" in this database is of another version than its library")
+            .hint("Run ALTER EXTENSION zdm_ext UPDATE.");
+    }
     Oid const session = GetSessionUserId();
     Oid const current = GetUserId();
     if (session != current && !pg::guard([&] { return compat::may_set_role(session, current); })) {

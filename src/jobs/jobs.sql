@@ -128,6 +128,15 @@ SELECT pg_catalog.pg_extension_config_dump('zdm.job_row_error', '');
 SELECT pg_catalog.pg_extension_config_dump('zdm.job_name', '');
 SELECT pg_catalog.pg_extension_config_dump('zdm.job_hold', '');
 
+-- A publication FOR ALL TABLES covers an extension's tables as well, and a subscriber that does not have them would
+-- stop. Logical decoding skips relations that are marked as the product of a rewrite (pg_class.relrewrite; nothing
+-- else reads the mark of an ordinary table), so these are.
+UPDATE pg_catalog.pg_class c SET relrewrite = c.oid
+WHERE c.relkind IN ('r', 't')
+  AND (c.relnamespace = 'zdm'::pg_catalog.regnamespace
+       OR c.oid IN (SELECT t.reltoastrelid FROM pg_catalog.pg_class t
+                    WHERE t.relnamespace = 'zdm'::pg_catalog.regnamespace));
+
 -- ------------------------------------------------------------------------------------------------
 -- Control. Every function is C without SECURITY DEFINER: it sees who calls, checks, and writes as the
 -- extension's owner inside.

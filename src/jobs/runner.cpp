@@ -100,19 +100,21 @@ class Runner {
 };
 
 void Runner::become(Oid owner) {
-    if (self_.owner == owner) {
-        return;
-    }
-    self_.owner = owner;
-    if (owner == self_.session_role) {
-        return;
-    }
     pg::Transaction transaction;
-    pg::guard([&] {
-        const char* name = GetUserNameFromId(owner, false);
-        SetConfigOption("role", name, PGC_USERSET, PGC_S_SESSION);
-    });
+    // Membership may have been revoked since the job was enqueued, or since the last job.
+    if (owner != self_.session_role &&
+        !pg::guard([&] { return compat::may_set_role(self_.session_role, owner); })) {
+        throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE, "the role that enqueued the job may no longer become its owner")
+            .hint("GRANT the owner's role to it again, then SELECT zdm.retry(job_id).");
+    }
+    if (self_.owner != owner && owner != self_.session_role) {
+        pg::guard([&] {
+            const char* name = GetUserNameFromId(owner, false);
+            SetConfigOption("role", name, PGC_USERSET, PGC_S_SESSION);
+        });
+    }
     transaction.commit();
+    self_.owner = owner;
 }
 
 void Runner::record_end(std::int64_t job_id, const std::function<void()>& write) {
@@ -185,6 +187,7 @@ void Runner::end_failed(const Job& job, core::Failure failure) {
         // Errors in a row count only while nothing gets done between them.
         auto const row = pg::query(
             "UPDATE zdm.job_run r SET failures = CASE WHEN s.batches > progress_mark THEN 1 ELSE failures + 1 END,"
+            "  interruptions = CASE WHEN s.batches > progress_mark THEN 0 ELSE interruptions END,"
             "  progress_mark = s.batches"
             " FROM (SELECT coalesce(sum(batches), 0)::bigint AS batches FROM zdm.job_slice WHERE job_id = $1::bigint) s"
             " WHERE r.job_id = $1::bigint RETURNING failures",
@@ -262,7 +265,17 @@ void Runner::run(Job job) {
 void Runner::loop() {
     {
         pg::Transaction transaction;
-        self_.job_table = pg::find_extension().job_table;
+        pg::Extension const extension = pg::find_extension();
+        if (OidIsValid(extension.oid)) {
+            if (!pg::version_matches(extension.oid)) {
+                pg::guard([] {
+                    ereport(LOG, (errmsg("zdm_ext: the extension's version in this database is not the library's: no job runs"),
+                                  errhint("Run ALTER EXTENSION zdm_ext UPDATE.")));
+                });
+                return;
+            }
+            self_.job_table = extension.job_table;
+        }
         transaction.commit();
     }
     int attempt = 0;

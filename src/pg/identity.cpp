@@ -1,5 +1,7 @@
 #include "pg/identity.hpp"
 
+#include <cstring>
+
 #include "pg/transaction.hpp"
 #include "pg/postgres.hpp"
 
@@ -27,6 +29,34 @@ Extension find_extension() {
         found.schema = schema;
         found.job_table = table;
         return found;
+    });
+}
+
+Extension lock_extension() {
+    Extension const seen = find_extension();
+    if (!OidIsValid(seen.oid)) {
+        return seen;
+    }
+    guard([&] { LockDatabaseObject(ExtensionRelationId, seen.oid, 0, AccessShareLock); });
+    return find_extension();  // it may have gone while we waited
+}
+
+bool version_matches(Oid extension) {
+    return guard([&] {
+        Relation relation = table_open(ExtensionRelationId, AccessShareLock);
+        ScanKeyData key;
+        ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(extension));
+        SysScanDesc scan = systable_beginscan(relation, ExtensionOidIndexId, true, nullptr, 1, &key);
+        HeapTuple tuple = systable_getnext(scan);
+        bool same = false;
+        if (HeapTupleIsValid(tuple)) {
+            bool null = false;
+            Datum const version = heap_getattr(tuple, Anum_pg_extension_extversion, RelationGetDescr(relation), &null);
+            same = !null && std::strcmp(text_to_cstring(reinterpret_cast<::text*>(PG_DETOAST_DATUM_PACKED(version))), ZDM_VERSION) == 0;
+        }
+        systable_endscan(scan);
+        table_close(relation, AccessShareLock);
+        return same;
     });
 }
 

@@ -20,6 +20,13 @@ struct Extension {
 // extension is absent. `oid` is invalid when it is not installed. Needs a transaction.
 Extension find_extension();
 
+// As find_extension(), and keeps DROP and ALTER EXTENSION out until the end of the transaction. They take the extension's
+// own lock before those of its tables, so a transaction that begins with this one cannot deadlock with them.
+Extension lock_extension();
+
+// Is the catalog's version this library's? A new library over old tables must not touch them.
+bool version_matches(Oid extension);
+
 // Runs as the extension's owner on the extension's own tables: restricted operation, search_path pinned to
 // pg_catalog, pg_temp. No user code may run inside this scope; deferred work is forced before it.
 class Bookkeeping {

@@ -44,7 +44,6 @@ void Transaction::commit() {
         CommitTransactionCommand();
     });
     open_ = false;
-    SetUserIdAndSecContext(user_, security_context_);
 }
 
 Spi::Spi(int options) : exceptions_(std::uncaught_exceptions()) {
@@ -79,33 +78,6 @@ std::string as_string(const Text& value) { return value.value_or(""); }
 namespace {
 
 constexpr int max_parameters = 24;
-
-// A worker has no snapshot of its own, and SPI takes one for granted: a literal's input function may run a query while
-// the statement is parsed, and a value out of line is fetched when it is turned into text. When an error flies past,
-// the abort cleans up instead.
-class SnapshotScope {
-  public:
-    SnapshotScope() : exceptions_(std::uncaught_exceptions()) {
-        pushed_ = guard([] {
-            if (ActiveSnapshotSet()) {
-                return false;
-            }
-            PushActiveSnapshot(GetTransactionSnapshot());
-            return true;
-        });
-    }
-    ~SnapshotScope() {
-        if (pushed_ && std::uncaught_exceptions() == exceptions_) {
-            PopActiveSnapshot();
-        }
-    }
-    SnapshotScope(const SnapshotScope&) = delete;
-    SnapshotScope& operator=(const SnapshotScope&) = delete;
-
-  private:
-    int exceptions_;
-    bool pushed_ = false;
-};
 
 void check_parameters(const std::vector<Text>& parameters) {
     if (parameters.size() > max_parameters) {
@@ -180,7 +152,6 @@ Rows execute(SPIPlanPtr plan, const std::vector<Text>& parameters) {
 
 Rows query(std::string_view sql, const std::vector<Text>& parameters) {
     check_parameters(parameters);
-    SnapshotScope const snapshot;
     std::string key(sql);
     auto found = plans().find(key);
     if (found == plans().end()) {
@@ -196,7 +167,6 @@ Rows query(std::string_view sql, std::initializer_list<Text> parameters) {
 
 Rows query_once(const std::string& sql, const std::vector<Text>& parameters) {
     check_parameters(parameters);
-    SnapshotScope const snapshot;
     SPIPlanPtr plan = prepare(sql.c_str(), static_cast<int>(parameters.size()), false);
     Rows result = execute(plan, parameters);
     SPI_freeplan(plan);

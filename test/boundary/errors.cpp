@@ -172,6 +172,15 @@ ZDM_FUNCTION(boundary_handled) {
 ZDM_FUNCTION(boundary_live) { return Int64GetDatum(Counted::live); }
 ZDM_FUNCTION(boundary_died) { return Int64GetDatum(Counted::died); }
 
+// Under AddressSanitizer, which ends the process where it cannot allocate.
+ZDM_FUNCTION(boundary_sanitized) {
+#ifdef __SANITIZE_ADDRESS__
+    PG_RETURN_BOOL(true);
+#else
+    PG_RETURN_BOOL(false);
+#endif
+}
+
 // Memory of the process that is not shared, in kB; NULL under a sanitizer, which keeps what was freed.
 ZDM_FUNCTION(boundary_rss) {
 #ifdef __SANITIZE_ADDRESS__

@@ -5,8 +5,8 @@ SELECT string_agg(md5(i::text), '') AS long FROM generate_series(1, 1000) AS i \
 
 CALL boundary.attempt(:'session', :'role', 'pg_catalog', $$UPDATE evil.t SET v = evil.become('user set') WHERE id = 1 /* $$ || :'long' || $$ */$$, '', 1, NULL) \gset
 SELECT boundary.eq(boundary.summary(:task), 'n=1 ok, user set by role, --', :'who' || 'a SET clause that calls RESET ROLE and others');
-SELECT boundary.eq((SELECT count(*)::text FROM evil.t JOIN boundary.ledger ON t.xmin = xid::xid AND who = :'super' WHERE task = :task), '1',
-    :'who' || 'its row and our bookkeeping, the latter by the owner, are one transaction');
+SELECT boundary.eq((SELECT count(*)::text FROM evil.t JOIN boundary.ledger ON t.xmin = xid::xid AND who = :'super' || ' restricted pg_catalog, pg_temp'
+    WHERE task = :task), '1', :'who' || 'its row and our bookkeeping, by the owner, restricted, with our search_path, are one transaction');
 SELECT boundary.eq(boundary.locks(:task), 'lock kept, lock recovered', :'who' || 'the lock is still held after the commit');
 SELECT boundary.eq((SELECT string_agg(DISTINCT session, ',') FROM boundary.witnessed(:task) WHERE what LIKE 'user%'), :'session',
     :'who' || 'the worker is connected as it was told to');

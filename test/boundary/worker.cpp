@@ -128,12 +128,17 @@ void batch(const Order& order, const Task& task, pg::SessionLock& lock) {
         }
         pg::Spi spi;
         std::string const seen_by_us = pg::as_string(pg::query(probe).front().front());
+        Oid user = InvalidOid;
+        int flags = 0;
+        GetUserIdAndSecContext(&user, &flags);
+        bool const restricted = (flags & SECURITY_RESTRICTED_OPERATION) != 0;
         auto const rows = pg::query(
             "UPDATE boundary.ledger SET n = n + 1, seen = $2 || '/' || $3, "
             "  extensions = (SELECT count(*) FROM pg_extension), xid = pg_current_xact_id(), "
-            "  who = current_user, first_at = coalesce(first_at, now()), last_at = now() "
+            "  who = concat_ws(' ', current_user, $4, current_setting('search_path')), first_at = coalesce(first_at, now()), last_at = now() "
             "WHERE task = $1::bigint AND n = n",
-            {pg::text(order.task), pg::text(seen_by_user), pg::text(seen_by_us)});
+            {pg::text(order.task), pg::text(seen_by_user), pg::text(seen_by_us),
+             restricted ? pg::text("restricted") : std::nullopt});
         if (rows.processed != 1) {
             throw pg::Error(ERRCODE_INTERNAL_ERROR, fmt::format("the ledger lost {} rows", 1 - rows.processed));
         }

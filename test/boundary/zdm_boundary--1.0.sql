@@ -9,6 +9,7 @@ CREATE FUNCTION handled(sql text) RETURNS text STRICT LANGUAGE c AS 'MODULE_PATH
 CREATE FUNCTION live() RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_live';
 CREATE FUNCTION died() RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_died';
 CREATE FUNCTION rss() RETURNS bigint LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_rss';
+CREATE FUNCTION sanitized() RETURNS boolean LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_sanitized';
 CREATE FUNCTION parameters(n integer) RETURNS text STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_parameters';
 
 CREATE FUNCTION linger(id bigint, path text) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_linger';
