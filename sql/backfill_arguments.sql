@@ -171,15 +171,15 @@ SELECT t.refused($$SELECT zdm.start_backfill('users', 'a = 1', depends_on => ARR
 SELECT t.try($$SELECT zdm.start_backfill('users', 'a = 1', batchtime => '1 s')$$);
 
 -- the settings take the same values ...
-SELECT t.try('SET zdm.batch_time = 0');
-SELECT t.try('SET zdm.batch_time = ''61 s''');
-SELECT t.try('SET zdm.batch_time = ''a while''');
-SELECT t.try('SET zdm.workers = 0');
+SELECT t.code('SET zdm.batch_time = 0');
+SELECT t.code('SET zdm.batch_time = ''61 s''');
+SELECT t.code('SET zdm.batch_time = ''a while''');
+SELECT t.code('SET zdm.workers = 0');
 SELECT t.try('SET zdm.on_error = ''ignore''');
 SELECT t.try('SET zdm.max_wal_rate = ''fast''');
 SELECT t.try('SET zdm.max_rows_per_second = -5');
-SELECT t.try('SET zdm.max_replica_lag = -1');
-SELECT t.try('SET zdm.vacuum = ''perhaps''');
+SELECT t.code('SET zdm.max_replica_lag = -1');
+SELECT t.code('SET zdm.vacuum = ''perhaps''');
 SELECT t.try('SET zdm.foo = 1');
 SELECT t.try('SET zdm.enabled = off');
 SELECT t.try('SET zdm.max_workers = 1');
@@ -207,17 +207,17 @@ SELECT zdm.start_backfill('users', 'a = 1', name => 'local', paused => true) > 0
 SELECT zdm.start_backfill('users', 'a = 1', name => 'argument', paused => true, batch_time => '44 ms', on_error => 'fail') > 0;
 COMMIT;
 SELECT zdm.start_backfill('users', 'a = 1', name => 'plain', paused => true) > 0;
-SELECT current_database() AS db \gset
+SELECT current_database() AS db, current_user AS me \gset
 ALTER DATABASE :"db" SET zdm.batch_time = '55 ms';
 CREATE ROLE regress_zdm_pace LOGIN SUPERUSER;
 ALTER ROLE regress_zdm_pace SET zdm.on_error = 'skip';
 \c - regress_zdm_pace
+\i :helpers
 -- the library is not loaded yet: a setting made before it is counts too
 SET zdm.lock_timeout = '2 s';
 SELECT zdm.start_backfill('arguments.users', 'a = 1', name => 'role and database', paused => true) > 0;
-\c - postgres
-\pset format unaligned
-\pset tuples_only on
+\c - :me
+\i :helpers
 SET zdm.batch_time = '66 ms';
 SELECT zdm.start_backfill('arguments.users', 'a = 1', name => 'before loading', paused => true) > 0;
 ALTER DATABASE :"db" RESET zdm.batch_time;
@@ -226,8 +226,7 @@ FROM zdm.jobs WHERE state = 'paused' ORDER BY job_id;
 SELECT count(zdm.cancel(job_id)) FROM zdm.jobs WHERE state = 'paused';
 -- a bad one made before the library is loaded falls back with a warning, an unknown one is named
 \c
-\pset format unaligned
-\pset tuples_only on
+\i :helpers
 SET zdm.batch_time = 0;
 SET zdm.foo = 1;
 \set VERBOSITY terse

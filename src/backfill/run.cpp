@@ -445,6 +445,27 @@ BackfillRun::Found BackfillRun::look() {
     return found;
 }
 
+BackfillRun::Found BackfillRun::everything() {
+    jobs::WorkTransaction work(context_);
+    Found found;
+    for (const Slice& slice : slices_) {
+        core::BlockSet& blocks = found.blocks[slice.leaf];
+        BlockNumber const count = pg::guard([&] {
+            Relation relation = try_relation_open(slice.leaf, AccessShareLock);
+            BlockNumber const n = relation == nullptr ? 0 : RelationGetNumberOfBlocks(relation);
+            if (relation != nullptr) {
+                relation_close(relation, AccessShareLock);
+            }
+            return n;
+        });
+        for (BlockNumber block = 0; block < count; ++block) {
+            blocks.add(block);
+        }
+    }
+    work.commit();
+    return found;
+}
+
 void BackfillRun::settle() {
     context_.set_phase("last look");
     int idle_rounds = 0;
@@ -460,9 +481,14 @@ void BackfillRun::settle() {
             if (failure->sqlstate == "57014") {
                 continue;  // cancelled: the next transaction obeys whatever was asked for
             }
-            throw pg::Error(std::move(*failure));
-        }
-        if (found.rows == 0) {
+            Verdict const verdict = core::classify(failure->sqlstate);
+            if (verdict != Verdict::bad_row && verdict != Verdict::permanent) {
+                throw pg::Error(std::move(*failure));
+            }
+            // The condition itself raises on some row, so the look cannot say which rows are left. Batches over
+            // everything find the row, and change whatever else needs it.
+            found = everything();
+        } else if (found.rows == 0) {
             return;
         }
         round_ = Round{};
@@ -507,7 +533,10 @@ void BackfillRun::settle() {
             }
         } else if (round_.blocked > 0) {
             pause = core::backoff_delay(Verdict::retry_lock, ++idle_rounds, 1.0).count();
+        } else if (failure && round_.skipped == 0) {
+            throw pg::Error(std::move(*failure));
         } else if (round_.skipped >= found.rows) {
+            found.rows = std::max(found.rows, round_.skipped);
             throw pg::Error(pg::sqlstate_code(core::sqlstate::rows_remain),
                             fmt::format("{} rows of {} were skipped after errors and still need the backfill",
                                         found.rows, context_.job().relation_name))

@@ -39,6 +39,7 @@ class BackfillRun {
     void prepare();
     void pass();
     Found look();
+    Found everything();  // all blocks there are
     void settle();  // last looks until nothing is left
     void analyze();
 

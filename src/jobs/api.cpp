@@ -105,8 +105,8 @@ ZDM_FUNCTION(zdm_shown_state) {
         if (!recorded || !request) {
             throw pg::Error(ERRCODE_INVALID_PARAMETER_VALUE, "not a recorded state or not a request");
         }
-        // On a standby nothing is known of processes: the recorded state is shown.
-        bool const alive = PG_ARGISNULL(2) ? true : PG_GETARG_BOOL(2);
+        // On a standby nothing is known of processes: the recorded state is taken at its word.
+        bool const alive = PG_ARGISNULL(2) ? *recorded == core::JobState::running : PG_GETARG_BOOL(2);
         return text_datum(std::string(core::to_string(core::shown_state(*recorded, *request, alive))));
     });
 }
