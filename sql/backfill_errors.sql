@@ -12,7 +12,7 @@ BEGIN
     NEW.writes := OLD.writes + 1;
     RETURN NEW;
 END $$;
-CREATE TRIGGER count_writes BEFORE UPDATE OF quotient ON numbers FOR EACH ROW EXECUTE FUNCTION count_writes();
+CREATE TRIGGER count_writes BEFORE UPDATE OF quotient ON numbers FOR EACH ROW WHEN (NEW.quotient IS NOT NULL) EXECUTE FUNCTION count_writes();
 INSERT INTO numbers (id, divisor) SELECT i, CASE WHEN i = 777 THEN 0 ELSE 1 END FROM generate_series(1, 1000) i;
 CALL t.backfill('numbers', 'quotient = 100 / divisor', 'quotient IS NULL', name => 'fail');
 SELECT * FROM t.row_errors('fail');

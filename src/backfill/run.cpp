@@ -380,7 +380,7 @@ void BackfillRun::pass_over(Slice& slice, std::int64_t position, bool cursor, st
 }
 
 void BackfillRun::pass() {
-    for (int restarts = 0;; ++restarts) {
+    for (;;) {
         prepare();
         try {
             for (Slice& slice : slices_) {

@@ -1,6 +1,7 @@
 #include "jobs/store.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/sqlstate.hpp"
 #include "jobs/settings.hpp"
