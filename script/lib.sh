@@ -100,8 +100,9 @@ install_packages() {
         echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf > /dev/null
     fi
     log=$(mktemp)
-    # The lists may be older than the mirror: fetched again only when they turn out to be.
+    # The lists may be older than the mirror, or an earlier run was cut short: made good only when it turns out so.
     if ! as_root "${install[@]}" "${missing[@]}" < /dev/null > "$log" 2>&1; then
+        as_root env DEBIAN_FRONTEND=noninteractive dpkg --configure -a --force-confold < /dev/null >> "$log" 2>&1 || true
         as_root apt-get -qq update < /dev/null >> "$log" 2>&1 || true
         if ! as_root "${install[@]}" "${missing[@]}" < /dev/null >> "$log" 2>&1; then
             tail -n 25 "$log" >&2
@@ -224,7 +225,7 @@ build_extension() {
         echo "$stamp" > "$tree/.stamp"
     fi
     local status=0
-    { in_tree -j2 all && install_extension; } > "$log" 2>&1 || status=1
+    { in_tree -j2 --keep-going all && install_extension; } > "$log" 2>&1 || status=1
     flock -u "$build_lock"
     exec {build_lock}>&-
     return $status

@@ -24,6 +24,9 @@ BEGIN
     INSERT INTO types.one SELECT i, i * 1.27, 'text ' || i, '2026-03-29 00:30:00.123456+00'::timestamptz + i * interval '31 min 7.7 s'
     FROM generate_series(1, 19) i;
     INSERT INTO types.one (id) VALUES (20);
+    IF expression = 'DEFAULT' THEN
+        UPDATE types.one SET v = NULL;
+    END IF;
     COMMIT;
     CALL t.backfill_twice('types.one', 'v = ' || expression, NULL, said);
     EXECUTE format('SELECT count(*) FROM types.one WHERE (%s) IS NOT TRUE', coalesce(same, format('v::text IS NOT DISTINCT FROM (%s)::text', expression)))
@@ -41,7 +44,7 @@ CALL converges('smallint', 'n::float8', 'v IS NOT DISTINCT FROM round(n)');
 CALL converges('bigint', 'id * 3000000000', 'v = id::numeric * 3000000000');
 CALL converges('numeric', 'n / 7', 'v IS NOT DISTINCT FROM n / 7');
 CALL converges('numeric(8,1)', 'n / 7', 'v IS NOT DISTINCT FROM round(n / 7, 1)');
-CALL converges('real', 'n / 7');
+CALL converges('real', 'n / 7', 'v IS NOT DISTINCT FROM (n / 7)::real');
 CALL converges('double precision', 'n / 7', 'v IS NOT DISTINCT FROM (n / 7)::float8');
 CALL converges('double precision', 'CASE WHEN id % 2 = 0 THEN ''NaN'' ELSE ''-0'' END::float8');
 CALL converges('money', 'n', 'v::numeric IS NOT DISTINCT FROM round(n, 2)');
@@ -82,6 +85,10 @@ CALL converges('json[]', 'ARRAY[to_json(s), NULL]');
 CALL converges('place', 'ROW(point(id, 1), to_json(s))');
 -- with one that is not sameness: box = compares areas, tsvector and jsonb normalise
 CALL converges('box', 'box(point(0, 0), point(id, 20 - id))');
+CREATE TABLE boxes (id int PRIMARY KEY, v box, w circle);
+INSERT INTO boxes SELECT i, box(point(0, 0), point(20 - i, i)), circle(point(i, 0), 1) FROM generate_series(1, 19) i;
+CALL t.backfill_twice('boxes', 'v = box(point(0, 0), point(id, 20 - id)), w = circle(point(0, id), 1)');
+SELECT count(*) FROM boxes WHERE v::text = box(point(0, 0), point(id, 20 - id))::text AND w::text = circle(point(0, id), 1)::text;
 CALL converges('circle', 'circle(point(id, id), 1)');
 CALL converges('line', 'line(point(0, 0), point(id, 1))');
 CALL converges('lseg', 'lseg(point(0, 0), point(id, 1))');
@@ -126,7 +133,7 @@ CALL converges('numeric(8,2)', '(SELECT n * rate FROM rates r WHERE r.id = one.i
 CALL converges('int', '(SELECT count(*) FROM rates r WHERE r.rate < one.n)');
 CALL converges('numeric', 'twice(n)', 'v IS NOT DISTINCT FROM n * 2');
 CALL converges('int', 'CASE WHEN id <> 5 THEN 100 / (id - 5) END', 'v IS NOT DISTINCT FROM 100 / nullif(id - 5, 0)');
-CALL converges('text', '(WITH w AS (SELECT max(rate) m FROM rates) SELECT s || m FROM w)', 'v IS NOT DISTINCT FROM s || ''1.5''');
+CALL converges('text', '(WITH w AS (SELECT max(rate) m FROM rates) SELECT s || m FROM w)', 'v IS NOT DISTINCT FROM s || 15 / 10.0');
 CALL converges('text', '(SELECT string_agg(x::text, '','' ORDER BY x) FROM generate_series(1, one.id % 4) x)');
 CALL converges('bool', 'EXISTS (SELECT FROM rates r WHERE r.id = one.id)', 'v = (id <= 15)');
 CALL converges('bool', 'id IN (SELECT id FROM rates)', 'v = (id <= 15)');
@@ -135,9 +142,10 @@ CALL converges('bool', 'id IN (SELECT id FROM rates)', 'v = (id <= 15)');
 CREATE TABLE several (id int PRIMARY KEY, a int, b numeric(4,1), c text, d date);
 INSERT INTO several SELECT i, CASE WHEN i % 2 = 0 THEN i END, i, 'x', '2026-01-01' FROM generate_series(1, 100) i;
 CALL t.backfill_twice('several', 'a = id, (b, c) = (id * 1.0, ''x''), d = DATE ''2026-01-01''');
-CALL t.backfill_twice('several', '(a, b, c) = (SELECT id + 1, id / 3.0, max(r.rate)::text FROM rates r WHERE r.id = several.id)');
+CALL t.backfill_twice('several', '(a, b, c) = (SELECT id + 1, id / 3.0, (SELECT rate::text FROM rates r WHERE r.id = several.id))');
 SELECT count(*) FROM several WHERE a = id + 1 AND b = round(id / 3.0, 1) AND c IS NOT DISTINCT FROM (SELECT rate::text FROM rates r WHERE r.id = several.id);
 -- swapped: not a fixed point, and said so
+UPDATE several SET b = 0;
 CALL t.backfill('several', 'a = b, b = a');
 SELECT count(*) FROM several WHERE a = id + 1;
 
@@ -151,7 +159,7 @@ CALL converges('text', 'at::text');
 CALL converges('text', '(at - ''01.02.2026'')::text');
 CALL converges('text', 'convert_to(s, ''UTF8'')::text');
 CALL converges('text', '(n::float8 / 7)::text');
-CALL converges('date', '''01.02.'' || (2000 + id)', 'extract(month FROM v) = 2');
+CALL converges('date', '(''01.02.'' || (2000 + id))::date', 'extract(month FROM v) = 2');
 CALL converges('date', '''01.02.2026''', 'extract(month FROM v) = 2');
 CALL converges('timestamptz', '''2026-03-29 02:30''', 'v = ''2026-03-28 20:45+00''');
 CREATE TABLE kept (id int PRIMARY KEY, at timestamptz, v text);

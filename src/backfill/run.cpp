@@ -186,7 +186,9 @@ void BackfillRun::work_through(Slice& slice, std::int64_t from, std::int64_t to,
             continue;
         }
         lock_tries_ = 0;
-        context_.set_waiting("");
+        if (cursor || changed > 0) {
+            context_.set_waiting("");  // a later look passes over rows that need nothing, and still waits for the others
+        }
         round_.changed += changed;
         sizer_.set_batch_time(batch_time_ms());
         sizer_.finished(ms, changed);
@@ -204,10 +206,15 @@ std::int64_t BackfillRun::after_failure(Slice& slice, std::int64_t from, std::in
     switch (core::classify(failure.sqlstate)) {
         case Verdict::retry_lock:
             if (failure.sqlstate == "57014") {
-                // Our own time limit, or somebody's cancel: a request is obeyed when the next transaction begins.
                 if (covered > 1 && ms >= batch_time_ms() * 0.9) {
                     sizer_.timed_out();
+                    return from;
                 }
+                // Somebody's cancel: a request is obeyed when a transaction begins. Otherwise it was user code, or
+                // whoever waits for a lock of ours: no hurry.
+                { jobs::WorkTransaction const obeying(context_); }
+                context_.set_waiting(fmt::format("cancelled: {}", failure.message));
+                context_.sleep(core::backoff_delay(Verdict::retry_lock, ++lock_tries_, 0.5).count());
                 return from;
             }
             if (covered > 1) {
@@ -219,12 +226,16 @@ std::int64_t BackfillRun::after_failure(Slice& slice, std::int64_t from, std::in
                 {
                     jobs::WorkTransaction work(context_);
                     pg::Bookkeeping as_extension;
-                    by = jobs::row_blocker(slice.leaf, core::from_position(from, positions_per_block));
+                    core::Tid const tid = core::from_position(from, positions_per_block);
+                    by = jobs::row_blocker(slice.leaf, tid);
+                    if (by.empty()) {
+                        // Not the row itself: a lock that user code wants.
+                        by = fmt::format("row {} of {}: {}", core::to_text(tid), quoted_name(slice.leaf), failure.message);
+                    }
                 }
                 ++round_.blocked;
-                if (!by.empty()) {
-                    context_.set_waiting(by);
-                }
+                context_.set_waiting(by);
+                round_.blocker = by;
                 pass_over(slice, from, cursor, 0);
                 sizer_.finished(0, 0);
                 return to;
@@ -532,6 +543,7 @@ void BackfillRun::settle() {
                 context_.set_waiting(text);
             }
         } else if (round_.blocked > 0) {
+            context_.set_waiting(round_.blocker);
             pause = core::backoff_delay(Verdict::retry_lock, ++idle_rounds, 1.0).count();
         } else if (failure && round_.skipped == 0) {
             throw pg::Error(std::move(*failure));

@@ -34,6 +34,7 @@ class BackfillRun {
         std::int64_t changed = 0;
         std::int64_t skipped = 0;
         std::int64_t blocked = 0;
+        std::string blocker;  // the last one
     };
 
     void prepare();

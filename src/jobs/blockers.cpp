@@ -16,8 +16,8 @@ std::string describe_process(int pid) {
     auto const rows = query(
         "SELECT format('pid %s (%s, %s for %s)', pid, coalesce(nullif(application_name, ''), backend_type),"
         "  coalesce(state, 'active'),"
-        "  date_trunc('second', clock_timestamp() - CASE WHEN state LIKE 'idle%' THEN state_change"
-        "                       ELSE coalesce(query_start, backend_start) END)::text)"
+        "  to_char(floor(extract(epoch FROM clock_timestamp() - CASE WHEN state LIKE 'idle%' THEN state_change"
+        "                       ELSE coalesce(query_start, backend_start) END))::float8 * interval '1 s', 'HH24:MI:SS'))"
         " FROM pg_stat_activity WHERE pid = $1::integer",
         {text(pid)});
     return rows.empty() ? fmt::format("pid {}", pid) : pg::as_string(rows.front()[0]);

@@ -103,6 +103,7 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
                                     : call == ControlCall::cancel ? "cancelled"
                                                                   : "retried"))
             .hint(shown == JobState::succeeded ? "It is done; enqueue a new job for new work."
+                  : shown == JobState::paused  ? fmt::format("SELECT zdm.resume({}) lets it go on.", job_id)
                                                : fmt::format("SELECT zdm.retry({}) runs it again.", job_id));
     }
     switch (call) {
@@ -231,8 +232,10 @@ void require_succeeded(const std::string& name) {
     pg::Spi spi;
     pg::Bookkeeping as_extension;
     auto const found = query(
-        "SELECT n.job_id, n.succeeded_at IS NOT NULL AND coalesce(r.state = 'succeeded', true), r.state,"
-        " r.error->>'message' FROM zdm.job_name n LEFT JOIN zdm.job_run r USING (job_id) WHERE n.name = $1",
+        "SELECT n.job_id, n.succeeded_at IS NOT NULL AND coalesce(r.state = 'succeeded', true),"
+        " zdm._shown_state(r.state, c.request, zdm._job_alive(n.job_id)), r.error->>'message'"
+        " FROM zdm.job_name n LEFT JOIN zdm.job_run r USING (job_id) LEFT JOIN zdm.job_control c USING (job_id)"
+        " WHERE n.name = $1",
         {text(name)});
     if (found.empty()) {
         throw pg::Error(pg::sqlstate_code(core::sqlstate::job_not_succeeded),
@@ -241,11 +244,14 @@ void require_succeeded(const std::string& name) {
     }
     const auto& row = found.front();
     if (!pg::as_bool(row[1])) {
+        std::int64_t const job_id = pg::as_int(row[0]);
+        std::string const state = pg::as_string(row[2]);
+        bool const ended = state == "failed" || state == "cancelled";
         throw pg::Error(pg::sqlstate_code(core::sqlstate::job_not_succeeded),
-                        fmt::format("job \"{}\" (job {}) has not succeeded: it is {}", name, pg::as_int(row[0]),
-                                    pg::as_string(row[2])))
+                        fmt::format("job \"{}\" (job {}) has not succeeded: it is {}", name, job_id, state))
             .detail(pg::as_string(row[3]))
-            .hint(fmt::format("Wait for it with CALL zdm.wait({}), or look at zdm.jobs.", pg::as_int(row[0])));
+            .hint(fmt::format(ended ? fmt::runtime("When the cause is gone, SELECT zdm.retry({}).")
+                                    : fmt::runtime("Wait for it with CALL zdm.wait({}), or look at zdm.jobs."), job_id));
     }
 }
 

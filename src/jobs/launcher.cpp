@@ -24,6 +24,10 @@ namespace {
 struct LauncherState {
     volatile int pid;
     volatile bool slot_wanted;
+    // What a scout found: session roles with work to do. Read when the scout has ended. More than fit are not lost: a
+    // runner that finds work of other roles starts their runners itself.
+    int roles;
+    Oid role[16];
 };
 LauncherState* state = nullptr;
 
@@ -47,6 +51,7 @@ void attach_memory() {
     if (!found) {
         state->pid = 0;
         state->slot_wanted = false;
+        state->roles = 0;
     }
     LWLockRelease(AddinShmemInitLock);
 }
@@ -92,9 +97,11 @@ std::vector<Oid> databases() {
     return result;
 }
 
-// One process looks into one database and starts the runners it needs. False: no slot.
+// One process looks into one database; when it has ended, so that its slot is free for one of them, the runners that
+// the database needs are started. False: no slot.
 bool scout(Oid database) {
-    return pg::guard([&] {
+    state->roles = 0;
+    bool const looked = pg::guard([&] {
         BackgroundWorker worker;
         describe(worker, "zdm_scout_main", "zdm_ext scout");
         worker.bgw_restart_time = BGW_NEVER_RESTART;
@@ -110,6 +117,11 @@ bool scout(Oid database) {
         pfree(handle);
         return true;
     });
+    bool started = looked;
+    for (int i = 0; i < state->roles && started; ++i) {
+        started = start_runner(database, state->role[i]);
+    }
+    return started;
 }
 
 void forget_launcher(int, Datum) { state->pid = 0; }
@@ -117,12 +129,18 @@ void forget_launcher(int, Datum) { state->pid = 0; }
 void launcher_loop() {
     int attempt = 0;
     bool look = true;
+    Oid first = InvalidOid;  // the database that found no slot last time is looked at first this time
     for (;;) {
         if (look && enabled()) {
             state->slot_wanted = false;
-            for (Oid database : databases()) {
+            std::vector<Oid> list = databases();
+            if (auto const place = std::find(list.begin(), list.end(), first); place != list.end()) {
+                std::rotate(list.begin(), place, list.end());
+            }
+            for (Oid database : list) {
                 if (!scout(database)) {
                     state->slot_wanted = true;
+                    first = database;
                     break;
                 }
             }
@@ -203,13 +221,16 @@ void scout_main() {
         pg::Spi spi;
         pg::Bookkeeping as_extension;
         auto const roles = pg::query(
-            "SELECT DISTINCT j.session_role FROM zdm.job j JOIN zdm.job_run r USING (job_id)"
+            "SELECT j.session_role FROM zdm.job j JOIN zdm.job_run r USING (job_id)"
             " JOIN zdm.job_control c USING (job_id) JOIN pg_authid a ON a.oid = j.session_role"
             " WHERE r.state IN ('queued', 'running') AND c.request <> 'pause' AND j.home = $1 AND a.rolcanlogin"
-            " ORDER BY 1",
+            "  AND NOT zdm._job_alive(j.job_id)"
+            " GROUP BY j.session_role ORDER BY min(j.job_id)",
             {pg::text(home())});
         for (const auto& row : roles.rows) {
-            (void)start_runner(database, pg::as_oid(row[0]));
+            if (state->roles < static_cast<int>(lengthof(state->role))) {
+                state->role[state->roles++] = pg::as_oid(row[0]);
+            }
         }
     }
     transaction.commit();

@@ -237,6 +237,15 @@ void Runner::run(Job job) {
     if (!holds_.job.recover()) {
         stopped = StopReason::lost;
     }
+    if (!stopped && failure && failure->sqlstate == "57014") {
+        // Cancelled outside of a batch: if somebody asked for something, the next transaction obeys.
+        try {
+            WorkTransaction const obeying(context);
+        } catch (const Stopped& stop) {
+            stopped = stop.reason;
+        } catch (const pg::PgError&) {
+        }
+    }
     if (stopped) {
         end_stopped(job, *stopped);
     } else if (failure) {

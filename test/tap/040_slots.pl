@@ -112,7 +112,7 @@ is(scalar log_lines($node, qr/(ERROR|FATAL|PANIC)/, $from), 0, 'no errors in the
 # Jobs of several databases queue for the one slot, also after a restart.
 $release = occupy_again($node);
 my %queued;
-for my $n (1 .. 3)
+for my $n (1 .. 2)
 {
 	sql($node, "CREATE DATABASE queue_$n");
 	sql($node, 'CREATE EXTENSION zdm_ext', "queue_$n");

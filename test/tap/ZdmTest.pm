@@ -20,8 +20,8 @@ our @EXPORT = qw(
 # psql's input breaks off when the server does.
 $SIG{PIPE} = 'IGNORE';
 
-our $patience = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 120;
-$patience = 120 if $patience > 120;
+our $patience = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 90;
+$patience = 90 if $patience > 90;
 
 # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -64,7 +64,11 @@ sub sql
 {
 	my ($node, $query, $database, $role) = @_;
 	my ($status, $out, $err) = try_sql($node, $query, $database, $role);
-	die "failed: $query\n$err\n" if $status != 0;
+	if ($status != 0)
+	{
+		diag("failed: $query\n$err");    # the test's own output shows no message of die
+		die "failed: $query\n$err\n";
+	}
 	return $out;
 }
 
