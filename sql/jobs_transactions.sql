@@ -12,15 +12,15 @@ INSERT INTO b SELECT generate_series(1, 100);
 -- rollback
 BEGIN;
 SELECT zdm.start_backfill('a', 'v = 1', name => 'rolled back') > 0;
-SELECT state, name FROM zdm.jobs;
+SELECT state, name FROM zdm.jobs WHERE job_id > :before;
 ROLLBACK;
-SELECT count(*) FROM zdm.jobs;
-SELECT count(*) FROM zdm.job_log;
+SELECT count(*) FROM zdm.jobs WHERE job_id > :before;
+SELECT count(*) FROM zdm.job_log WHERE job_id > :before;
 BEGIN;
 SELECT zdm.start_backfill('a', 'v = 1', name => 'failed transaction') > 0;
 SELECT 1 / 0;
 COMMIT;
-SELECT count(*) FROM zdm.jobs;
+SELECT count(*) FROM zdm.jobs WHERE job_id > :before;
 SELECT count(v) FROM a;
 
 -- DDL and its backfill in one transaction: the job waits for the commit
@@ -30,7 +30,7 @@ INSERT INTO fresh SELECT generate_series(1, 50);
 ALTER TABLE a ADD COLUMN x int;
 SELECT zdm.start_backfill('fresh', 'v = id', name => 'fresh') > 0;
 SELECT zdm.start_backfill('a', 'x = id', name => 'added') > 0;
-SELECT state, waiting_for FROM zdm.jobs ORDER BY job_id;
+SELECT state, waiting_for FROM zdm.jobs WHERE job_id > :before ORDER BY job_id;
 COMMIT;
 SELECT t.outcome('fresh'), t.outcome('added');
 
@@ -38,13 +38,13 @@ SELECT t.outcome('fresh'), t.outcome('added');
 BEGIN;
 SELECT zdm.start_backfill('a', 'v = 10', 'v IS NULL', name => 'before') > 0;
 SAVEPOINT s;
-SELECT zdm.start_backfill('a', 'v = 20', 'v < 20', name => 'undone') > 0;
+SELECT zdm.start_backfill('a', 'v = 20', 'v < 20', name => 'savepoint undone') > 0;
 ROLLBACK TO s;
 SAVEPOINT s;
-SELECT zdm.start_backfill('b', 'v = 30', name => 'kept') > 0;
+SELECT zdm.start_backfill('b', 'v = 30', name => 'kept savepoint') > 0;
 RELEASE s;
 COMMIT;
-SELECT t.outcome('before'), t.outcome('kept'), t.job('undone');
+SELECT t.outcome('before'), t.outcome('kept savepoint'), t.job('savepoint undone');
 SELECT DISTINCT v FROM a;
 -- all of it undone
 BEGIN;
@@ -129,7 +129,6 @@ SELECT t.outcome('repeatable read');
 -- read-only ones write nothing
 BEGIN READ ONLY;
 SELECT t.code($$SELECT zdm.start_backfill('transactions.a', 'v = 10')$$);
-SELECT t.code($$SELECT zdm.pause(t.job('serializable'))$$);
 SELECT t.code($$SELECT zdm.pause_all()$$);
 SELECT t.code($$SELECT zdm.require('serializable')$$);
 SELECT count(*) > 0 FROM zdm.jobs;
@@ -158,29 +157,6 @@ CREATE TRIGGER follow AFTER UPDATE ON parents FOR EACH ROW EXECUTE FUNCTION foll
 CALL t.backfill('parents', 'v = 1', NULL, name => 'leader');
 SELECT t.until('SELECT t.job(''follower'') IS NOT NULL');
 SELECT t.outcome('follower');
-
--- a prepared transaction cannot start anything
-SELECT current_setting('max_prepared_transactions')::int > 0 AS can_prepare \gset
-\if :can_prepare
-BEGIN;
-SELECT zdm.start_backfill('a', 'v = 12', name => 'prepared') > 0;
-\set VERBOSITY sqlstate
-PREPARE TRANSACTION 'regress_zdm';
-\set VERBOSITY default
-ROLLBACK;
-SELECT :'LAST_ERROR_MESSAGE';
-SELECT t.job('prepared'), count(*) FROM pg_prepared_xacts;
--- a transaction without a job can
-BEGIN;
-SELECT zdm.require('serializable');
-UPDATE b SET v = 0 WHERE id = 1;
-PREPARE TRANSACTION 'regress_zdm';
--- a row of a prepared transaction is named, and waited for
-SELECT zdm.start_backfill('b', 'v = -1', name => 'behind a prepared one') > 0;
-SELECT t.until($$SELECT waiting_for ~ '^row .* of transactions.b: prepared transaction regress_zdm$' FROM zdm.jobs WHERE name = 'behind a prepared one'$$);
-COMMIT PREPARED 'regress_zdm';
-SELECT t.outcome('behind a prepared one');
-\endif
 
 SELECT count(*) FROM zdm.jobs WHERE state NOT IN ('succeeded', 'failed', 'cancelled');
 DROP SCHEMA transactions CASCADE;

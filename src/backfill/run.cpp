@@ -350,10 +350,10 @@ void BackfillRun::row_failed(Slice& slice, std::int64_t position, bool cursor, c
     {
         pg::Bookkeeping as_extension;
         query(
-            "INSERT INTO zdm.job_row_error (job_id, relation, key, sqlstate, message)"
-            " VALUES ($1::bigint, $2::oid, $3::jsonb, $4, $5) ON CONFLICT (job_id, relation, key) DO UPDATE"
+            "INSERT INTO zdm.job_row_error (job_id, relation, relation_name, key, sqlstate, message)"
+            " VALUES ($1::bigint, $2::oid, $3, $4::jsonb, $5, $6) ON CONFLICT (job_id, relation, key) DO UPDATE"
             " SET sqlstate = excluded.sqlstate, message = excluded.message, at = excluded.at",
-            {text(job.id), text(slice.leaf), text(*key), text(failure.sqlstate), text(failure.message)});
+            {text(job.id), text(slice.leaf), text(leaf), text(*key), text(failure.sqlstate), text(failure.message)});
         if (skip) {
             Progress const progress{.next = cursor ? std::optional(position + 1) : std::nullopt, .rows_skipped = 1};
             row = advance(job, slice, progress);

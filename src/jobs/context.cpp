@@ -9,12 +9,15 @@ namespace zdm::jobs {
 using pg::query;
 using pg::text;
 
-void Holds::hold_in_transaction() {
-    slot.hold_in_transaction();
-    job.hold_in_transaction();
-    if (turn) {
-        turn.hold_in_transaction();
-    }
+bool Holds::hold_in_transaction() {
+    return slot.hold_in_transaction() && job.hold_in_transaction() && (!turn || turn.hold_in_transaction());
+}
+
+bool Holds::recover() {
+    bool const slot_held = slot.recover();
+    bool const job_held = job.recover();
+    bool const turn_held = !turn || turn.recover();
+    return slot_held && job_held && turn_held;
 }
 
 void Holds::reassert() {
@@ -85,7 +88,11 @@ namespace {
 
 // What must happen between two transactions.
 JobContext& between_transactions(JobContext& context) {
-    pg::guard([] { CHECK_FOR_INTERRUPTS(); });
+    pg::guard([] {
+        CHECK_FOR_INTERRUPTS();
+        // User code may have set one of them for the session.
+        compat::set_session_defaults();
+    });
     pg::process_config_reload();
     return context;
 }
@@ -97,7 +104,9 @@ WorkTransaction::WorkTransaction(JobContext& context) : context_(between_transac
         throw Stopped{StopReason::gone};
     }
     spi_.emplace();
-    context_.holds_.hold_in_transaction();
+    if (!context_.holds_.hold_in_transaction()) {
+        throw Stopped{StopReason::lost};
+    }
     // Nothing that the role, the database or user code has set may decide how long this transaction lives or how it
     // reads: set what matters, every time. Row locks are never waited for longer than a batch may last.
     for (const auto& [name, value] : {std::pair{"statement_timeout", "0"}, {"lock_timeout", "0"},
@@ -151,8 +160,13 @@ void WorkTransaction::force_deferred() {
 void WorkTransaction::commit() {
     context_.holds_.reassert();
     spi_.reset();
-    pg::AsRole as_role(context_.job_.owner);
-    transaction_.commit();
+    {
+        pg::AsRole as_role(context_.job_.owner);
+        transaction_.commit();
+    }
+    if (!context_.holds_.recover()) {
+        throw Stopped{StopReason::lost};
+    }
 }
 
 }  // namespace zdm::jobs

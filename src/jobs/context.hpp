@@ -33,8 +33,10 @@ struct Holds {
     pg::SessionLock job;
     pg::SessionLock turn;
 
-    void hold_in_transaction();
+    // pg::SessionLock's, for all of them. False: another process has one of them by now.
+    [[nodiscard]] bool hold_in_transaction();
     void reassert();
+    [[nodiscard]] bool recover();
 };
 
 class JobContext {

@@ -49,6 +49,11 @@ void adopt_copy(const JobStatus& job) {
         throw pg::Error(ERRCODE_UNDEFINED_TABLE, fmt::format("the relation of job {} does not exist here", job.id))
             .hint("Enqueue the job again.");
     }
+    query("UPDATE zdm.job_name n SET home = j.home, relation = j.relation, owner = j.owner FROM zdm.job j"
+          " WHERE n.job_id = $1::bigint AND j.job_id = n.job_id",
+          {text(job.id)});
+    query("UPDATE zdm.job_row_error SET relation = coalesce(to_regclass(relation_name)::oid, 0) WHERE job_id = $1::bigint",
+          {text(job.id)});
     // Block numbers of another server mean nothing here: the pass starts again, changed rows no longer match.
     query("UPDATE zdm.job_slice SET next_position = 0, relation_file = 0 WHERE job_id = $1::bigint", {text(job.id)});
     log_event(job.id, "adopted", "it came with a copy of the database");
@@ -147,6 +152,9 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
             if (core::terminal(job.recorded)) {
                 pg::lock(pg::LockSpace::job, lock_id, pg::mode_control);
                 if (auto now = find_status(job_id); now && core::terminal(now->recorded)) {
+                    if (!now->at_home) {
+                        adopt_copy(*now);
+                    }
                     move_job(job_id, now->recorded,
                              Move{.to = JobState::queued,
                                   .event = "queued",

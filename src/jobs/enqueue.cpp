@@ -70,28 +70,31 @@ OptionValues merged_options(const OptionValues& given) {
 // Claims the name, or finds the job that has it. nullopt: the name is ours.
 std::optional<std::int64_t> existing_job(const NewJob& job, std::int64_t job_id, Oid owner) {
     auto const definition = columns_of(job.definition);
+    std::string const owner_name = role_name(owner);
     auto const mine = query(
-        "INSERT INTO zdm.job_name (name, job_id, kind, relation, definition, owner)"
-        " VALUES ($1, $2::bigint, $3, $4::oid, jsonb_object($5::text[], $6::text[]), $7::oid)"
+        "INSERT INTO zdm.job_name (name, job_id, kind, relation, relation_name, definition, owner, owner_name, home)"
+        " VALUES ($1, $2::bigint, $3, $4::oid, $5, jsonb_object($6::text[], $7::text[]), $8::oid, $9, $10)"
         " ON CONFLICT (name) DO NOTHING RETURNING job_id",
-        {text(*job.common.name), text(job_id), text(job.kind), text(job.relation), array_literal(definition.keys),
-         array_literal(definition.values), text(owner)});
+        {text(*job.common.name), text(job_id), text(job.kind), text(job.relation), text(job.relation_name),
+         array_literal(definition.keys), array_literal(definition.values), text(owner), text(owner_name), home()});
     if (!mine.empty()) {
         return std::nullopt;
     }
     auto const other = query(
-        "SELECT n.job_id, n.owner, n.kind = $2 AND n.relation IS NOT DISTINCT FROM $3::oid"
-        "   AND n.definition = jsonb_object($4::text[], $5::text[]), coalesce(j.statement, n.kind)"
+        "SELECT n.job_id, CASE WHEN n.home = $9 THEN n.owner = $7::oid ELSE n.owner_name = $8 END,"
+        "  n.kind = $2 AND n.definition = jsonb_object($5::text[], $6::text[])"
+        "  AND CASE WHEN n.home = $9 THEN n.relation IS NOT DISTINCT FROM $3::oid"
+        "      ELSE n.relation_name IS NOT DISTINCT FROM $4 END, coalesce(j.statement, n.kind)"
         " FROM zdm.job_name n LEFT JOIN zdm.job j USING (job_id) WHERE n.name = $1",
-        {text(*job.common.name), text(job.kind), text(job.relation), array_literal(definition.keys),
-         array_literal(definition.values)});
+        {text(*job.common.name), text(job.kind), text(job.relation), text(job.relation_name),
+         array_literal(definition.keys), array_literal(definition.values), text(owner), text(owner_name), home()});
     if (other.empty()) {
         throw pg::Error(ERRCODE_T_R_SERIALIZATION_FAILURE,
                         fmt::format("job name \"{}\" was taken by a concurrent transaction", *job.common.name))
             .hint("Try again.");
     }
     const auto& row = other.front();
-    if (pg::as_oid(row[1]) != owner) {
+    if (!pg::as_bool(row[1])) {
         throw pg::Error(ERRCODE_DUPLICATE_OBJECT,
                         fmt::format("job name \"{}\" belongs to another role", *job.common.name))
             .hint("Names are unique in a database: choose another one.");
@@ -104,6 +107,18 @@ std::optional<std::int64_t> existing_job(const NewJob& job, std::int64_t job_id,
             .hint("The same call again returns the same job; for other work choose another name.");
     }
     return pg::as_int(row[0]);
+}
+
+// The sequence can be behind the tables: a subscription copies rows, not sequences.
+std::int64_t new_job_id() {
+    for (;;) {
+        auto const next = query("SELECT n, EXISTS (SELECT FROM zdm.job WHERE job_id = n) FROM nextval('zdm.job_id_seq') n");
+        if (!pg::as_bool(next.front()[1])) {
+            return pg::as_int(next.front()[0]);
+        }
+        query("SELECT setval('zdm.job_id_seq', greatest((SELECT max(job_id) FROM zdm.job),"
+              " (SELECT max(job_id) FROM zdm.job_name), (SELECT last_value FROM zdm.job_id_seq)))");
+    }
 }
 
 void check_dependencies(const std::vector<std::int64_t>& depends_on, Oid caller) {
@@ -182,7 +197,7 @@ std::int64_t enqueue(const NewJob& job) {
     pg::Spi spi;
     pg::Bookkeeping as_extension;
     check_dependencies(job.common.depends_on, owner);
-    std::int64_t const job_id = pg::as_int(query("SELECT nextval('zdm.job_id_seq')").front()[0]);
+    std::int64_t const job_id = new_job_id();
     if (job.common.name) {
         if (auto existing = existing_job(job, job_id, owner)) {
             // Whatever keeps it from running may be gone: a call that starts work takes unfinished jobs up.

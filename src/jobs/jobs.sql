@@ -90,24 +90,29 @@ CREATE TABLE zdm.job_event (
 );
 
 CREATE TABLE zdm.job_row_error (
-    job_id   bigint NOT NULL,
-    relation oid NOT NULL,
-    key      jsonb NOT NULL,
-    sqlstate text NOT NULL,
-    message  text NOT NULL,
-    at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    job_id        bigint NOT NULL,
+    relation      oid NOT NULL,
+    relation_name text NOT NULL,                -- what a copy of the database knows it by
+    key           jsonb NOT NULL,
+    sqlstate      text NOT NULL,
+    message       text NOT NULL,
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (job_id, relation, key)
 );
 
--- Names are kept longer than the history of their jobs: a migration file may run again after a year.
+-- Names are kept longer than the history of their jobs: a migration file may run again after a year. In a copy of the
+-- database (home differs) relation and owner are known by their names, for their oids are others.
 CREATE TABLE zdm.job_name (
-    name         text PRIMARY KEY,
-    job_id       bigint NOT NULL,
-    kind         text NOT NULL,
-    relation     oid,
-    definition   jsonb NOT NULL,
-    owner        oid NOT NULL,
-    succeeded_at timestamptz
+    name          text PRIMARY KEY,
+    job_id        bigint NOT NULL,
+    kind          text NOT NULL,
+    relation      oid,
+    relation_name text,
+    definition    jsonb NOT NULL,
+    owner         oid NOT NULL,
+    owner_name    text NOT NULL,
+    home          text NOT NULL,
+    succeeded_at  timestamptz
 );
 
 -- zdm.pause_all(): at most one row.

@@ -88,8 +88,11 @@ class Runner {
   private:
     void run(Job job);
     void become(Oid owner);
+    void forget_settings();
     // Writes how the job ended or why it waits, as often as it takes.
     void record_end(std::int64_t job_id, const std::function<void()>& write);
+    // What user code may have left in the session is gone before the next job, as DISCARD ALL would do it.
+    void forget_session();
     void end_stopped(const Job& job, StopReason reason);
     void end_failed(const Job& job, core::Failure failure);
 
@@ -115,6 +118,17 @@ void Runner::become(Oid owner) {
     }
     transaction.commit();
     self_.owner = owner;
+}
+
+// What the code of the last job has set is not the next one's. The role stays.
+void Runner::forget_settings() {
+    pg::Transaction transaction;
+    pg::guard([] {
+        ResetAllOptions();
+        compat::set_session_defaults();
+        pgstat_report_appname("zdm_ext");
+    });
+    transaction.commit();
 }
 
 void Runner::record_end(std::int64_t job_id, const std::function<void()>& write) {
@@ -221,6 +235,7 @@ void Runner::run(Job job) {
     std::optional<core::Failure> failure;
     std::string summary;
     try {
+        forget_settings();
         become(job.owner);
         const Kind* kind = find_kind(job.kind);
         if (kind == nullptr) {
@@ -233,8 +248,7 @@ void Runner::run(Job job) {
     } catch (...) {
         failure = pg::current_failure();
     }
-    holds_.slot.recover();
-    if (!holds_.job.recover()) {
+    if (!holds_.recover()) {
         stopped = StopReason::lost;
     }
     if (!stopped && failure && failure->sqlstate == "57014") {
@@ -264,11 +278,31 @@ void Runner::run(Job job) {
     }
     holds_.turn.release();
     holds_.job.release();
+    forget_session();
     pg::guard([] {
         pgstat_report_stat(true);
         pgstat_report_activity(STATE_IDLE, nullptr);
     });
     pg::wake_workers();
+}
+
+void Runner::forget_session() {
+    pg::Transaction transaction;
+    pg::guard([] {
+        PortalHashTableDeleteAll();
+        ResetAllOptions();
+        DropAllPreparedStatements();
+        Async_UnlistenAll();
+        LockReleaseAll(USER_LOCKMETHOD, true);
+        ResetTempTableNamespace();
+        compat::set_session_defaults();
+        pgstat_report_appname("zdm_ext");
+    });
+    transaction.commit();
+    // The slot's lock was among them: should another process have it now, the next decision finds another one.
+    if (!holds_.slot.recover()) {
+        holds_.slot = pg::SessionLock{};
+    }
 }
 
 void Runner::loop() {

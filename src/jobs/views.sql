@@ -103,8 +103,9 @@ COMMENT ON VIEW zdm.job_log IS
 'Every state change, retry, and wait of a job, oldest first.';
 
 CREATE VIEW zdm.job_errors WITH (security_barrier) AS
-SELECT e.job_id, e.relation::regclass AS relation, e.key, e.sqlstate, e.message, e.at
-FROM zdm.job_row_error e WHERE EXISTS (SELECT FROM zdm._visible_job j WHERE j.job_id = e.job_id);
+SELECT e.job_id, CASE WHEN j.at_home THEN e.relation::regclass ELSE to_regclass(e.relation_name) END AS relation,
+       e.key, e.sqlstate, e.message, e.at
+FROM zdm.job_row_error e JOIN zdm._visible_job j USING (job_id);
 COMMENT ON VIEW zdm.job_errors IS
 'Rows that a job could not change: the primary key (or the ctid, where there is none) and the error.';
 

@@ -8,7 +8,8 @@
 namespace zdm::pg {
 
 void process_config_reload() {
-    if (ConfigReloadPending) {
+    // An ordinary session reads it between two statements by itself.
+    if (ConfigReloadPending && MyBgworkerEntry != nullptr) {
         ConfigReloadPending = false;
         guard([] { ProcessConfigFile(PGC_SIGHUP); });
     }

@@ -11,7 +11,7 @@ namespace zdm::pg {
 // worker, a reload of the configuration. Shown as wait event 'Extension' in pg_stat_activity.
 void wait_latch(std::int64_t ms);
 
-// Reads the configuration again if SIGHUP asked for it.
+// In a worker: reads the configuration again if SIGHUP asked for it.
 void process_config_reload();
 
 // Sets the latch of every background worker of this database. A spurious wake-up costs nothing, a missed one would

@@ -73,9 +73,9 @@ SessionLock SessionLock::try_take(LockSpace space, std::uint64_t id) {
     return result;
 }
 
-void SessionLock::hold_in_transaction() {
+bool SessionLock::hold_in_transaction() {
     LOCKTAG const tag = lock_tag(space_, id_);
-    guard([&] { (void)LockAcquire(&tag, mode_run, false, false); });
+    return guard([&] { return LockAcquire(&tag, mode_run, false, true) != LOCKACQUIRE_NOT_AVAIL; });
 }
 
 void SessionLock::reassert() {

@@ -47,11 +47,13 @@ class SessionLock {
     std::uint64_t id() const noexcept { return id_; }
 
     // pg_advisory_unlock_all() in user code gives session-level holds away. A transaction that runs user code
-    // therefore holds the lock at its own level too, and reasserts the session's hold before it ends.
-    void hold_in_transaction();
+    // therefore holds the lock at its own level too, and reasserts the session's hold before it ends. False: another
+    // process has the lock by now.
+    [[nodiscard]] bool hold_in_transaction();
     void reassert();
-    // After an abort: is the session's hold still there, or could it be taken again?
-    bool recover();
+    // After a commit (a deferred trigger may have run) or an abort: is the session's hold still there, or could it be
+    // taken again?
+    [[nodiscard]] bool recover();
     void release() noexcept;
 
   private:

@@ -79,6 +79,7 @@ extern "C" {
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/portal.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/ruleutils.h"
@@ -90,7 +91,7 @@ extern "C" {
 #include "utils/wait_event.h"
 #include "partitioning/partdesc.h"
 #include "executor/instrument.h"
-#include "commands/proclang.h"
+#include "commands/prepare.h"
 #include "parser/parse_coerce.h"
 }
 

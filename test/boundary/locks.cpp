@@ -36,8 +36,7 @@ ZDM_FUNCTION(boundary_lock_take) {
 
 ZDM_FUNCTION(boundary_lock_hold) {
     return pg::entry([&] {
-        locks().at(PG_GETARG_INT64(0)).hold_in_transaction();
-        return Datum(0);
+        return BoolGetDatum(locks().at(PG_GETARG_INT64(0)).hold_in_transaction());
     });
 }
 

@@ -101,7 +101,9 @@ constexpr const char* probe = "SELECT (40::bigint + 2::integer)::text";
 void batch(const Order& order, const Task& task, pg::SessionLock& lock) {
     pg::Transaction transaction;
     std::string seen_by_user;
-    lock.hold_in_transaction();
+    if (!lock.hold_in_transaction()) {
+        throw pg::Error(ERRCODE_INTERNAL_ERROR, "another process has the worker's lock");
+    }
     {
         std::optional<pg::AsRole> as;
         if (task.mode != "set role only") {

@@ -16,7 +16,7 @@ CREATE FUNCTION linger(id bigint, path text) RETURNS void STRICT LANGUAGE c AS '
 CREATE FUNCTION remove(path text) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_remove';
 
 CREATE FUNCTION lock_take(id bigint) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_lock_take';
-CREATE FUNCTION lock_hold(id bigint) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_lock_hold';
+CREATE FUNCTION lock_hold(id bigint) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_lock_hold';
 CREATE FUNCTION lock_reassert(id bigint) RETURNS void STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_lock_reassert';
 CREATE FUNCTION lock_recover(id bigint) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_lock_recover';
 CREATE FUNCTION lock_release(id bigint) RETURNS boolean STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'boundary_lock_release';

@@ -45,10 +45,8 @@ arrives('what is written after it arrives');
 is(sql($subscriber, 'SELECT count(*) FROM customer WHERE shown_name = upper(name)'), 5000, 'so have the values of the backfill');
 
 # Every sort of write to every table of ours: control, log, failing rows, names, holds, history that is pruned.
-sql($publisher, q{
-CREATE TABLE bad (id int PRIMARY KEY, text_value text, value int);
-INSERT INTO bad VALUES (1, 'one', NULL), (2, '2', NULL)});
-sql($subscriber, 'CREATE TABLE bad (id int PRIMARY KEY, text_value text, value int)');
+sql($_, 'CREATE TABLE bad (id int PRIMARY KEY, text_value text, value int)') for $subscriber, $publisher;
+sql($publisher, q{INSERT INTO bad VALUES (1, 'one', NULL), (2, '2', NULL)});
 my $bad = sql($publisher, q{SELECT zdm.start_backfill('bad', 'value = text_value::int', 'value IS NULL', on_error => 'skip')});
 ok(wait_for_state($publisher, $bad, 'failed'), 'a job with a failing row ends');
 is(sql($publisher, 'SELECT count(*) FROM zdm.job_errors'), 1, 'which is recorded');
@@ -71,6 +69,8 @@ ok( poll(
 			return sql($publisher, "SELECT count(*) = 0 FROM zdm.job WHERE job_id = $job") eq 't';
 		}),
 	'old jobs are deleted');
+$publisher->append_conf('postgresql.conf', "zdm.job_retention = '1d'\n");
+$publisher->reload;
 arrives('what is written after all that arrives');
 is(sql($subscriber, q{SELECT count(*) FROM customer WHERE name = lower(name) AND shown_name IS NOT NULL}), 5000, 'and what the jobs wrote');
 
@@ -87,7 +87,8 @@ my @errors = log_lines($subscriber, qr/(ERROR|FATAL|PANIC|zdm|exited with exit c
 is(scalar @errors, 0, 'the subscriber has met no error') or diag(@errors);
 is(sql($subscriber, q{SELECT count(*) FROM pg_stat_subscription WHERE pid IS NOT NULL AND relid IS NULL}), 1, 'its apply worker works');
 
-# A subscription that comes while zdm_ext is there: the tables that a new subscriber asks for are in pg_publication_tables.
+# A subscription that comes while zdm_ext is there. The server lists an extension's tables to a new subscriber, and one
+# without them is told at once, by name.
 sql($subscriber, q{
 ALTER SUBSCRIPTION from_publisher DISABLE;
 ALTER SUBSCRIPTION from_publisher SET (slot_name = NONE);
@@ -95,33 +96,39 @@ DROP SUBSCRIPTION from_publisher});
 ok(poll_sql($publisher, 'SELECT count(*) = 0 FROM pg_replication_slots WHERE active'), 'the subscription is gone');
 sql($publisher, 'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots');
 sql($subscriber, 'TRUNCATE customer, visit, bad');
-my $refused = sql_error($subscriber, "CREATE SUBSCRIPTION later CONNECTION '$connection' PUBLICATION everything");
-if ($refused eq '')
-{
-	ok(poll_sql($subscriber, q{SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel}), 'a later subscription copies what is there');
-	arrives('and replicates');
-	sql($subscriber, 'DROP SUBSCRIPTION later');
-}
-else
-{
-	# The server lists an extension's tables; the subscriber is told at once, and by name.
-	like($refused, qr/42P01: relation "zdm\.\w+" does not exist/, 'a later subscription is refused at once where zdm_ext is missing');
-	sql($subscriber, 'CREATE EXTENSION zdm_ext');
-	is(sql_error($subscriber, "CREATE SUBSCRIPTION later CONNECTION '$connection' PUBLICATION everything"), '', 'with zdm_ext it is taken');
-	ok(poll_sql($subscriber, q{SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel}), 'it copies what is there');
-	arrives('and replicates');
-	is(runner_pids($subscriber), 0, 'no job has started on the subscriber');
-	sql($subscriber, 'DROP SUBSCRIPTION later');
-}
+my $later = "CREATE SUBSCRIPTION later CONNECTION '$connection' PUBLICATION everything";
+like(sql_error($subscriber, $later), qr/(3F000: schema|42P01: relation) "zdm/, 'a later subscription is refused at once where zdm_ext is missing');
+sql($subscriber, 'CREATE EXTENSION zdm_ext');
+is(sql_error($subscriber, $later), '', 'with zdm_ext it is taken');
+ok(poll_sql($subscriber, q{SELECT bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel}), 'it copies what is there');
+arrives('and replicates');
+my $third = sql($publisher, q{SELECT zdm.start_backfill('customer', 'shown_name = upper(name)')});
+ok(wait_for_state($publisher, $third, 'succeeded'), 'a job runs on the publisher');
+arrives('and replication goes on');
+cmp_ok(sql($subscriber, 'SELECT count(*) FROM customer WHERE shown_name = upper(name)'), '>=', 5000, 'what it wrote has arrived');
+# The history was copied with the rest; it is not the subscriber's, which has jobs of its own.
+is(sql($subscriber, "SELECT count(*) FROM zdm.jobs WHERE state NOT IN ('succeeded', 'failed', 'cancelled', 'paused')"), 0,
+	'no job has started on the subscriber');
+sql($subscriber, 'CREATE TABLE own (id int, value int); INSERT INTO own SELECT i FROM generate_series(1, 10) i');
+my $own = sql($subscriber, q{SELECT zdm.start_backfill('own', 'value = id')});
+ok(wait_for_state($subscriber, $own, 'succeeded'), 'a job of its own runs there');
+is(sql($subscriber, 'SELECT count(*) FROM own WHERE value = id'), 10, 'and does its work');
+sql($subscriber, 'DROP SUBSCRIPTION later');
 
-# --- a published table without a key: the server refuses its updates, and the job says so -------------------------------
+# --- a published table without a key: the server refuses its updates, and zdm_ext says so -------------------------------
 
-my $keyless = sql($publisher, q{SELECT zdm.start_backfill('visit', 'customer = -customer', 'customer > 0')});
-ok(wait_for_state($publisher, $keyless, 'failed|succeeded', 'postgres', 60), 'a job on a published table without a key ends');
-is(job_state($publisher, $keyless), 'failed', 'it fails') or diag(job_row($publisher, $keyless));
-like(sql($publisher, "SELECT last_error FROM zdm.jobs WHERE job_id = $keyless"),
-	qr/^55000: cannot update table "visit" because it does not have a replica identity and publishes updates/, "with the server's own words");
-like(sql_error($publisher, "CALL zdm.wait($keyless)"), qr/55000: .*REPLICA IDENTITY/s, "and its hint");
+my $enqueue = q{SELECT zdm.start_backfill('visit', 'customer = -customer', 'customer > 0', paused => true)};
+like(sql_error($publisher, $enqueue),
+	qr/55000: cannot update table "visit" because it does not have a replica identity and publishes updates.*HINT:.*REPLICA IDENTITY/s,
+	"the call raises the server's error, with its hint");
+sql($publisher, 'ALTER TABLE visit REPLICA IDENTITY FULL');
+my $keyless = sql($publisher, $enqueue);
+sql($publisher, 'ALTER TABLE visit REPLICA IDENTITY DEFAULT');
+sql($publisher, "SELECT zdm.resume($keyless)");
+ok(wait_for_state($publisher, $keyless, 'failed|succeeded'), 'a job whose table has become one such ends');
+like(sql($publisher, "SELECT state || ' ' || last_error FROM zdm.jobs WHERE job_id = $keyless"),
+	qr/^failed 55000: cannot update table "visit" because it does not have a replica identity and publishes updates/, 'failed, with that error');
+like(sql_error($publisher, "CALL zdm.wait($keyless)"), qr/55000: .*REPLICA IDENTITY/s, 'which zdm.wait raises, hint and all');
 is(sql($publisher, "SELECT count(*) FROM zdm.job_errors WHERE job_id = $keyless"), 0, 'no row is blamed');
 is(sql($publisher, 'SELECT count(*) FROM visit WHERE customer < 0'), 0, 'nothing was changed');
 sql($publisher, 'ALTER TABLE visit REPLICA IDENTITY FULL');

@@ -77,9 +77,9 @@ sub try_sql
 {
 	my ($node, $query, $database, $role) = @_;
 	my ($out, $err, $status) = ('', '', 2);
-	my @command = (
-		'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', '-d',
-		$node->connstr($database || 'postgres') . (defined $role ? " user=$role" : ''), '-f', '-');
+	my $connection = $node->connstr($database || 'postgres');
+	$connection .= " user='" . ($role =~ s/"//gr) . "'" if defined $role;
+	my @command = ('psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=verbose', '-d', $connection, '-f', '-');
 	my $done = eval {
 		IPC::Run::run(\@command, '<', \$query, '>', \$out, '2>', \$err, IPC::Run::timeout($patience * 2));
 		$status = $? >> 8;
