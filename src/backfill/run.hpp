@@ -19,6 +19,9 @@
 
 namespace zdm::backfill {
 
+// The relation is not the one the cursor was made for: its pass starts again.
+struct Rewritten {};
+
 class BackfillRun {
   public:
     explicit BackfillRun(jobs::JobContext& context);
@@ -38,6 +41,9 @@ class BackfillRun {
     };
 
     void prepare();
+    void prepare_now();
+    // Sleeps before the next try for a relation that somebody has locked.
+    void wait_for_relation(const std::string& blocker);
     void pass();
     Found look();
     Found everything();  // all blocks there are

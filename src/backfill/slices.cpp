@@ -46,7 +46,9 @@ std::vector<Slice> prepare_slices(const jobs::Job& job, const std::vector<Oid>& 
     for (std::size_t i = 0; i < leaves.size(); ++i) {
         auto const end = std::max<std::int64_t>(extents[i].blocks, 1) * positions_per_block;
         tuples += std::max(extents[i].tuples, 0.0);
-        // A rewritten or truncated leaf (a new file) starts over: rows already changed no longer match.
+        // A rewritten or truncated leaf (a new file) starts over: rows already changed no longer match. Otherwise the end of
+        // the pass stays where it was when the leaf was first seen: behind it are our own new versions, and what the
+        // application adds is found by the last look.
         auto const row = query(
             "INSERT INTO zdm.job_slice AS s (job_id, slice_no, relation, relation_file, end_position, epoch)"
             " SELECT $1::bigint, coalesce((SELECT slice_no FROM zdm.job_slice WHERE job_id = $1::bigint"
@@ -54,8 +56,8 @@ std::vector<Slice> prepare_slices(const jobs::Job& job, const std::vector<Oid>& 
             "   WHERE job_id = $1::bigint)), $2::oid, $3::oid, $4::bigint, $5::bigint"
             " ON CONFLICT (job_id, slice_no) DO UPDATE SET"
             "   next_position = CASE WHEN s.relation_file = excluded.relation_file THEN s.next_position ELSE 0 END,"
-            "   end_position = CASE WHEN s.relation_file = excluded.relation_file AND s.next_position >= s.end_position"
-            "                       THEN s.end_position ELSE excluded.end_position END,"
+            "   end_position = CASE WHEN s.relation_file = excluded.relation_file THEN s.end_position"
+            "                       ELSE excluded.end_position END,"
             "   relation_file = excluded.relation_file"
             " RETURNING slice_no, next_position, end_position, ctid",
             {text(job.id), text(leaves[i]), text(extents[i].file), text(end), text(job.epoch)});

@@ -135,15 +135,8 @@ is(job_state($node, $job), 'cancelled', 'and is');
 $from = log_size($node);
 is(drop_role('rita'), '', 'the role of a running job is dropped');
 ok(wait_for_state($node, $job, 'failed|interrupted|queued'), 'the job stops');
-my $stopped = job_state($node, $job);
-if ($stopped eq 'failed')
-{
-	like(sql($node, "SELECT last_error FROM zdm.jobs WHERE job_id = $job"), qr/^(42501|42704): .*(rita|permission denied|does not exist)/, 'failed, with the reason');
-}
-else
-{
-	like(sql($node, "SELECT waiting_for FROM zdm.jobs WHERE job_id = $job"), qr/^role: rita is gone/, 'parked, with the reason');
-}
+like(sql($node, "SELECT concat_ws(' ', state, last_error, waiting_for) FROM zdm.jobs WHERE job_id = $job"),
+	qr/^(failed 42501: permission denied for table $table|(queued|interrupted) .*role: rita is gone)/, 'and says why');
 my $done = sql($node, 'SELECT count(*) FROM change');
 sleep 2.5;
 is(sql($node, 'SELECT count(*) FROM change'), $done, 'nothing is changed in its name any more');
@@ -164,7 +157,7 @@ $job = sql($node, q{SET ROLE holder; SELECT zdm.start_backfill('held', 'target =
 sql($node, 'REVOKE holder FROM member');
 sql($node, "SELECT zdm.resume($job)");
 ok(wait_for_state($node, $job, 'failed'), 'a job whose user may not become its role any more fails');
-like(sql($node, "SELECT last_error FROM zdm.jobs WHERE job_id = $job"), qr/^42501: .*role "holder"/, 'with the reason');
+like(sql($node, "SELECT last_error FROM zdm.jobs WHERE job_id = $job"), qr/^42501: .*may no longer become/, 'with the reason');
 is(sql($node, 'SELECT count(*) FROM held WHERE target IS NOT NULL'), 0, 'nothing was changed');
 sql($node, 'GRANT holder TO member');
 is(sql($node, "SELECT zdm.retry($job)"), 'queued', 'with the membership it is retried');
