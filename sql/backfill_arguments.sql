@@ -224,17 +224,6 @@ ALTER DATABASE :"db" RESET zdm.batch_time;
 SELECT name, options ->> 'batch_time' AS batch_time, options ->> 'on_error' AS on_error
 FROM zdm.jobs WHERE state = 'paused' ORDER BY job_id;
 SELECT count(zdm.cancel(job_id)) FROM zdm.jobs WHERE state = 'paused';
--- a bad one made before the library is loaded falls back with a warning, an unknown one is named
-\c
-\i :helpers
-SET zdm.on_error = 'ignore';
-SET zdm.foo = 1;
-\set VERBOSITY terse
-SELECT zdm.start_backfill('arguments.users', 'a = 1', name => 'bad before loading', paused => true) > 0;
-\set VERBOSITY default
-SHOW zdm.on_error;
-SELECT options ->> 'on_error' FROM zdm.jobs WHERE name = 'bad before loading';
-SELECT zdm.cancel(t.job('bad before loading'));
 DROP OWNED BY regress_zdm_pace;
 DROP ROLE regress_zdm_pace;
 DROP SCHEMA arguments CASCADE;

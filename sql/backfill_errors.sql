@@ -146,6 +146,23 @@ CALL t.backfill('liars', 'w = lie(code)', 'w IS NULL', name => 'liars', on_error
 SELECT * FROM t.row_errors('liars');
 SELECT array_agg(id ORDER BY id) FROM liars WHERE w = 1;
 
+-- codes that mean "somebody else was first" are waited for, said, and obey
+CREATE TABLE busy (id int PRIMARY KEY, code text, w int);
+INSERT INTO busy VALUES (1, 'ok'), (2, '55P03'), (3, 'ok');
+SELECT zdm.start_backfill('busy', 'w = lie(code)', 'w IS NULL', name => 'busy row') > 0;
+SELECT t.until($$SELECT waiting_for = 'row (0,2) of errors.busy: raised 55P03' AND rows_done = 2 FROM zdm.jobs WHERE name = 'busy row'$$);
+SELECT zdm.pause(t.job('busy row'));
+SELECT t.outcome('busy row', '{paused}');
+UPDATE busy SET code = '57014' WHERE id = 2;
+SELECT zdm.resume(t.job('busy row'));
+SELECT t.until($$SELECT waiting_for = 'cancelled: raised 57014' FROM zdm.jobs WHERE name = 'busy row'$$);
+SELECT zdm.cancel(t.job('busy row'));
+SELECT t.outcome('busy row');
+UPDATE busy SET code = 'ok' WHERE id = 2;
+SELECT zdm.retry(t.job('busy row'));
+SELECT t.outcome('busy row');
+SELECT count(*) FROM t.row_errors('busy row');
+
 -- a where_clause that fails is a row's error as well
 CREATE TABLE texts (id int PRIMARY KEY, v text, w int);
 INSERT INTO texts VALUES (1, '1'), (2, 'two'), (3, '3');

@@ -17,6 +17,9 @@ namespace {
 
 void lock_at_once(Oid relation, LOCKMODE mode) {
     Oid const busy = pg::guard([&] {
+        if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation))) {
+            return InvalidOid;  // dropped: whoever opens it says so
+        }
         ListCell* cell;
         foreach (cell, find_all_inheritors(relation, NoLock, nullptr)) {
             if (!ConditionalLockRelationOid(lfirst_oid(cell), lfirst_oid(cell) == relation ? mode : AccessShareLock)) {

@@ -124,7 +124,8 @@ void notice(const std::string& text) {
 void wait_for_job(std::int64_t job_id, std::int64_t timeout_ms, bool atomic) {
     pg::Spi spi(atomic ? 0 : SPI_OPT_NONATOMIC);
     {
-        JobStatus const status = visible_job(job_id);
+        // What is read here must not leave locks on our tables to the rest of a transaction block.
+        JobStatus const status = atomic ? look_and_forget(job_id).status : visible_job(job_id);
         if (status.in_this_transaction) {
             refuse(job_id, "enqueued the job and has not committed");
         }

@@ -52,7 +52,8 @@ class Session {
             PQfinish(connection_);
             throw SqlError("08006", problem);
         }
-        PQsetNoticeProcessor(connection_, [](void*, const char*) {}, nullptr);
+        PQsetNoticeProcessor(
+            connection_, [](void* self, const char* text) { static_cast<Session*>(self)->notices_ += text; }, this);
     }
     ~Session() { PQfinish(connection_); }
     Session(const Session&) = delete;
@@ -101,6 +102,10 @@ class Session {
     }
     bool truth(const std::string& sql) { return value(sql) == "t"; }
 
+    // What the server said besides.
+    const std::string& notices() const { return notices_; }
+    int pid() const { return PQbackendPID(connection_); }
+
     // The SQLSTATE of the error, "" when there was none.
     std::string attempt(const std::string& sql) {
         try {
@@ -118,6 +123,7 @@ class Session {
     }
     PGconn* connection_ = nullptr;
     std::int64_t affected_ = 0;
+    std::string notices_;
 };
 
 // True once the query says true; false when the deadline passes first.
