@@ -270,6 +270,7 @@ cluster_start() {
         echo "unix_socket_directories = '$dir'"
         echo 'fsync = off'
         echo 'max_worker_processes = 16'
+        echo 'max_prepared_transactions = 4'
         echo 'max_connections = 100'
         echo "log_line_prefix = '%m [%p] %q%a '"
         echo "timezone = 'UTC'"

@@ -87,6 +87,16 @@ CREATE TABLE big (id bigint PRIMARY KEY, n numeric, q numeric);
 INSERT INTO big VALUES (9007199254740993, 0);
 CALL t.backfill('big', 'q = 1 / n', 'q IS NULL', name => 'big', on_error => 'skip');
 SELECT * FROM t.row_errors('big');
+CREATE TABLE odd_keys (id float8, b bytea, at timestamptz, t text, PRIMARY KEY (id, b, at, t), n int, q int);
+INSERT INTO odd_keys VALUES ('NaN', '\x00ff', 'infinity', E'"{}\\\n%s'), ('-0', '', '2026-03-01 12:00+00', 'é'), (1, '', 'epoch', '');
+UPDATE odd_keys SET n = CASE WHEN t = '' THEN 1 ELSE 0 END;
+CALL t.backfill('odd_keys', 'q = 1 / n', 'q IS NULL', name => 'odd keys', on_error => 'skip');
+SELECT key FROM t.row_errors('odd keys') ORDER BY 1;
+-- one that is too long to be recorded
+CREATE TABLE long_keys (id text PRIMARY KEY, n int, q int);
+INSERT INTO long_keys SELECT string_agg(md5(i::text), ''), 0 FROM generate_series(1, 84) i;
+CALL t.backfill('long_keys', 'q = 1 / n', 'q IS NULL', name => 'long keys', on_error => 'skip');
+SELECT * FROM t.row_errors('long keys');
 CREATE TABLE parts (id int, n int, q int, PRIMARY KEY (id)) PARTITION BY RANGE (id);
 CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
 CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20);
@@ -283,6 +293,23 @@ DROP TRIGGER suppress ON stubborn;
 SELECT zdm.retry(t.job('suppressed'));
 SELECT t.outcome('suppressed');
 SELECT count(b) FROM stubborn;
+
+-- a trigger that deletes the row itself, and one that changes it
+CREATE TABLE restless (id int PRIMARY KEY, v int, w int);
+INSERT INTO restless SELECT generate_series(1, 5);
+CREATE FUNCTION restless() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.id = 2 THEN
+        DELETE FROM errors.restless WHERE id = 2;
+    ELSIF NEW.id = 4 THEN
+        UPDATE errors.restless SET w = 1 WHERE id = 4 AND w IS NULL;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER restless BEFORE UPDATE OF v ON restless FOR EACH ROW EXECUTE FUNCTION restless();
+CALL t.backfill('restless', 'v = 1', NULL, name => 'restless', on_error => 'skip');
+SELECT * FROM t.row_errors('restless');
+SELECT * FROM restless ORDER BY 1;
 
 DROP OWNED BY regress_zdm_writer;
 DROP ROLE regress_zdm_writer;

@@ -42,7 +42,7 @@ WHERE relnamespace = 'zdm'::regnamespace AND relkind IN ('r', 'S', 'm', 'p', 'f'
   AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee <> c.relowner);
 SELECT a.attrelid::regclass, attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid WHERE relnamespace = 'zdm'::regnamespace AND attacl IS NOT NULL;
 SELECT c.oid::regclass, a.grantee = 0 AS to_public, string_agg(a.privilege_type, ',') FROM pg_class c, aclexplode(c.relacl) a
-WHERE relnamespace = 'zdm'::regnamespace AND relkind = 'v' AND a.grantee <> c.relowner GROUP BY 1, 2 ORDER BY 1::text COLLATE "C";
+WHERE relnamespace = 'zdm'::regnamespace AND relkind = 'v' AND a.grantee <> c.relowner GROUP BY c.oid, 2 ORDER BY c.oid::regclass::text COLLATE "C";
 SELECT a.grantee::regrole, a.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) a WHERE nspname = 'zdm' AND a.grantee <> n.nspowner;
 -- every table has a primary key, every sequence and table is dumped with its rows, every view is a barrier
 SELECT c.oid::regclass FROM pg_class c
@@ -78,3 +78,11 @@ CALL zdm.wait(timeout => '60 s', job_id => :job);
 SELECT zdm.require(name => 'named');
 SELECT t.code('SELECT zdm.cancel(job_id => 0)'), t.code('SELECT zdm.retry(job_id => 0)');
 DROP SCHEMA named CASCADE;
+
+-- the mark that keeps the tables out of logical decoding: pg_upgrade loses it, the next call sets it again
+SELECT count(*) FROM pg_class WHERE relnamespace = 'zdm'::regnamespace AND relkind = 'r' AND relrewrite = 0;
+UPDATE pg_class SET relrewrite = 0 WHERE relnamespace = 'zdm'::regnamespace AND relkind = 'r';
+CREATE TABLE marked (id int);
+SELECT zdm.start_backfill('marked', 'id = 1', paused => true) > 0;
+SELECT count(*) FROM pg_class WHERE relnamespace = 'zdm'::regnamespace AND relkind = 'r' AND relrewrite = 0;
+DROP TABLE marked;

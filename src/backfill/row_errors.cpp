@@ -134,7 +134,8 @@ std::optional<std::string> BackfillRun::row_key(Oid leaf, std::int64_t position)
                               pg::guard([&] { return quote_identifier(raw); }));
     }
     std::string const by_place = fmt::format("'ctid', {}", literal(tid));
-    // Without SELECT on the key its place must do.
+    // Without SELECT on the key its place must do, and where the key is too long for the index of recorded errors.
+    constexpr std::size_t longest_key = 2000;
     for (const std::string& parts : {by_key, by_place}) {
         if (parts.empty()) {
             continue;
@@ -149,7 +150,10 @@ std::optional<std::string> BackfillRun::row_key(Oid leaf, std::int64_t position)
             if (rows.empty()) {
                 return std::nullopt;
             }
-            return pg::as_string(rows.front()[0]);
+            std::string key = pg::as_string(rows.front()[0]);
+            if (key.size() <= longest_key) {
+                return key;
+            }
         } catch (const pg::PgError&) {
         }
     }

@@ -89,6 +89,13 @@ ZDM_FUNCTION(zdm_job_alive) {
     });
 }
 
+ZDM_FUNCTION(zdm_job_moved_on) {
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || RecoveryInProgress()) {
+        PG_RETURN_BOOL(false);
+    }
+    return pg::entry([&]() -> Datum { PG_RETURN_BOOL(jobs::moved_on(PG_GETARG_INT64(0), PG_GETARG_INT64(1))); });
+}
+
 ZDM_FUNCTION(zdm_home) {
     return pg::entry([&] { return text_datum(jobs::home()); });
 }

@@ -38,10 +38,14 @@ struct Candidate {
 // A wall clock that jumped back must not hold a job: no back-off is longer than this.
 constexpr double longest_delay_ms = 120'000;
 
+// A job that a control function holds is looked at again: nobody says so when its transaction is rolled back.
+constexpr double control_delay_ms = 500;
+
 bool take_slot(Holds& holds) {
-    if (holds.slot) {
+    if (holds.slot && holds.slot.id() <= static_cast<std::uint64_t>(max_workers())) {
         return true;
     }
+    holds.slot.release();  // zdm.max_workers was lowered
     for (int slot = 1; slot <= max_workers(); ++slot) {
         holds.slot = SessionLock::try_take(LockSpace::slot, static_cast<std::uint64_t>(slot));
         if (holds.slot) {
@@ -68,21 +72,27 @@ bool unfinished_jobs() {
                 .empty();
 }
 
-// Jobs whose dependency has ended badly without them being told (it ended while they were being enqueued).
-void fail_orphans() {
+// Jobs whose dependency has ended badly without them being told (it ended while they were being enqueued). False: not
+// all of them, for somebody holds one.
+bool fail_orphans() {
     auto const orphans = query(
         "SELECT j.job_id, d.job_id, d.state FROM zdm.job j JOIN zdm.job_run r USING (job_id)"
         " JOIN zdm.job_run d ON d.job_id = ANY (j.depends_on)"
         " WHERE r.state = 'queued' AND d.state IN ('failed', 'cancelled') AND j.home = $1 ORDER BY 1, 2",
         {text(home())});
     std::int64_t last = 0;
+    bool all = true;
     for (const auto& row : orphans.rows) {
         std::int64_t const id = pg::as_int(row[0]);
         std::int64_t const dependency = pg::as_int(row[1]);
-        if (id == last || !pg::try_lock(LockSpace::job, static_cast<std::uint64_t>(id), pg::mode_control)) {
+        if (id == last) {
             continue;
         }
         last = id;
+        if (!pg::try_lock(LockSpace::job, static_cast<std::uint64_t>(id), pg::mode_control)) {
+            all = false;
+            continue;
+        }
         query("UPDATE zdm.job_run SET failed_dependency = $2::bigint WHERE job_id = $1::bigint",
               {text(id), text(dependency)});
         std::string const why = fmt::format("job {}, which it depends on, is {}", dependency, pg::as_string(row[2]));
@@ -95,6 +105,7 @@ void fail_orphans() {
                       .retry_after_ms = {},
                       .waiting_for = {}});
     }
+    return all;
 }
 
 std::vector<Candidate> candidates() {
@@ -171,6 +182,7 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
     pg::Bookkeeping as_extension;
     pg::set_local("synchronous_commit", "on");
     pg::lock(LockSpace::gate, 0, ExclusiveLock);
+    keep_out_of_decoding();
 
     auto finish = [&] {
         keeper = decision.what == Decision::What::sleep ? std::move(keeper) : SessionLock{};
@@ -195,7 +207,8 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
         pg::wake_workers();
         return decision;
     }
-    fail_orphans();
+    double nearest = fail_orphans() ? -1 : control_delay_ms;
+    auto not_before = [&](double ms) { nearest = nearest < 0 ? ms : std::min(nearest, ms); };
 
     bool const held = !query("SELECT FROM zdm.job_hold").empty();
     if (!enabled()) {
@@ -203,13 +216,16 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
             sleep_as_keeper(-1);
         }
     } else if (!held) {
-        double nearest = -1;
         std::optional<Candidate> mine;
         std::vector<Candidate> others;
         for (const Candidate& candidate : candidates()) {
             auto const id = static_cast<std::uint64_t>(candidate.id);
             if (candidate.delay_ms > 0) {
-                nearest = nearest < 0 ? candidate.delay_ms : std::min(nearest, candidate.delay_ms);
+                not_before(candidate.delay_ms);
+                continue;
+            }
+            if (!pg::held_by_other(LockSpace::job, id) && pg::kept_by_other(LockSpace::job, id)) {
+                not_before(control_delay_ms);
                 continue;
             }
             bool const for_me = candidate.session_role == self.session_role &&
@@ -219,9 +235,12 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
                 if (!job) {
                     continue;
                 }
-                SessionLock turn = SessionLock::try_take(LockSpace::turn, candidate.turn);
-                if (!turn) {
-                    continue;  // whoever has the turn decides anew when it is done
+                SessionLock turn;
+                if (!candidate.cancel) {
+                    turn = SessionLock::try_take(LockSpace::turn, candidate.turn);
+                    if (!turn) {
+                        continue;  // whoever has the turn decides anew when it is done
+                    }
                 }
                 holds.job = std::move(job);
                 holds.turn = std::move(turn);
@@ -234,19 +253,21 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
             }
             others.push_back(candidate);
         }
-        if (mine && !others.empty() && others.front().id < mine->id && !slot_free(holds)) {
+        bool const make_room = mine && !others.empty() && others.front().id < mine->id && !slot_free(holds);
+        if (make_room && start_runner(self.database, others.front().session_role)) {
             // An older job of another role has waited longer: this process cannot run it, so it makes room.
             holds.job.release();
             holds.turn.release();
-            mine.reset();
-        }
-        if (mine) {
+        } else if (mine) {
             attempt = 0;
             if (record_start(*mine)) {
                 decision.what = Decision::What::run;
                 decision.job = load_job(mine->id);
                 if (!others.empty()) {
                     (void)start_runner(self.database, others.front().session_role);
+                } else if (nearest >= 0 && slot_free(holds) && !pg::held_by_other(LockSpace::keeper, 0)) {
+                    // While we work somebody has to wake for the timed jobs.
+                    (void)start_runner(self.database, self.session_role);
                 }
             } else {
                 holds.job.release();
@@ -274,8 +295,13 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
 Decision decide(RunnerIdentity& self, Holds& holds, SessionLock& keeper, int& attempt) {
     Decision decision;
     pg::Transaction transaction;
-    if (pg::find_extension().job_table == self.job_table) {
+    pg::Extension const extension = pg::find_extension();
+    if (extension.job_table == self.job_table) {
         decision = decide_at_gate(self, holds, keeper, attempt);
+    } else if (OidIsValid(extension.oid)) {
+        // Created anew: the runners of its first jobs may have found our locks in their way.
+        holds.slot.release();
+        (void)start_runner(self.database, self.session_role);
     }
     transaction.commit();
     return decision;

@@ -1,6 +1,7 @@
 #include "jobs/context.hpp"
 
 #include "jobs/settings.hpp"
+#include "jobs/spawn.hpp"
 #include "pg/latch.hpp"
 #include "pg/postgres.hpp"
 
@@ -27,6 +28,9 @@ void Holds::reassert() {
         turn.reassert();
     }
 }
+
+JobContext::JobContext(Job job, Holds& holds, Oid job_table)
+    : job_(std::move(job)), holds_(holds), job_table_(job_table), max_workers_(max_workers()) {}
 
 pg::Text JobContext::definition(std::string_view key) const {
     for (const auto& [name, value] : job_.definition) {
@@ -84,22 +88,21 @@ void JobContext::sleep(std::int64_t ms) {
     pg::wait_latch(ms);
 }
 
-namespace {
-
 // What must happen between two transactions.
-JobContext& between_transactions(JobContext& context) {
+void JobContext::between_transactions() {
     pg::guard([] {
         CHECK_FOR_INTERRUPTS();
         // User code may have set one of them for the session.
         compat::set_session_defaults();
     });
     pg::process_config_reload();
-    return context;
+    if (max_workers() > max_workers_) {
+        (void)start_runner(MyDatabaseId, job_.session_role);  // for whoever found no slot
+    }
+    max_workers_ = max_workers();
 }
 
-}  // namespace
-
-WorkTransaction::WorkTransaction(JobContext& context) : context_(between_transactions(context)) {
+WorkTransaction::WorkTransaction(JobContext& context) : context_((context.between_transactions(), context)) {
     if (pg::lock_extension().job_table != context.job_table_) {
         throw Stopped{StopReason::gone};
     }

@@ -41,8 +41,7 @@ struct Holds {
 
 class JobContext {
   public:
-    JobContext(Job job, Holds& holds, Oid job_table)
-        : job_(std::move(job)), holds_(holds), job_table_(job_table) {}
+    JobContext(Job job, Holds& holds, Oid job_table);
 
     const Job& job() const { return job_; }
     std::int64_t id() const { return job_.id; }
@@ -59,10 +58,12 @@ class JobContext {
 
   private:
     friend class WorkTransaction;
+    void between_transactions();
     Job job_;
     Holds& holds_;
     Oid job_table_;
     std::string waiting_for_;
+    int max_workers_;  // as it was when we last looked
 };
 
 // One transaction of a running job. Its construction obeys requests (throws Stopped) and reads changed options; user

@@ -36,6 +36,24 @@ void cancel_idle(const JobStatus& job) {
                   .waiting_for = {}});
 }
 
+// As find_status(), after whoever is moving the job has committed: nobody else moves it before our transaction ends.
+std::optional<JobStatus> latest_status(std::int64_t job_id) {
+    query("SELECT FROM zdm.job_run WHERE job_id = $1::bigint FOR UPDATE", {text(job_id)});
+    return find_status(job_id);
+}
+
+[[noreturn]] void refuse_call(ControlCall call, const JobStatus& job, JobState shown) {
+    throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    fmt::format("job {} is {} and cannot be {}", job.id, core::to_string(shown),
+                                call == ControlCall::pause    ? "paused"
+                                : call == ControlCall::resume ? "resumed"
+                                : call == ControlCall::cancel ? "cancelled"
+                                                              : "retried"))
+        .hint(shown == JobState::succeeded ? "It is done; enqueue a new job for new work."
+              : shown == JobState::paused  ? fmt::format("SELECT zdm.resume({}) lets it go on.", job.id)
+                                           : fmt::format("SELECT zdm.retry({}) runs it again.", job.id));
+}
+
 void adopt_copy(const JobStatus& job) {
     if (job.owner == InvalidOid || job.session_role == InvalidOid) {
         throw pg::Error(ERRCODE_UNDEFINED_OBJECT, fmt::format("the role that owned job {} does not exist here", job.id))
@@ -89,6 +107,7 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
     JobStatus job = controlled_job(job_id);
     pg::Bookkeeping as_extension;
 
+    keep_out_of_decoding();
     auto const lock_id = static_cast<std::uint64_t>(job_id);
     bool alive = !core::terminal(job.recorded) && pg::held_by_other(pg::LockSpace::job, lock_id);
     JobState shown = core::shown_state(job.recorded, job.request, alive);
@@ -101,15 +120,7 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
     }
     auto const asked = core::asked_state(call, shown);
     if (!asked) {
-        throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                        fmt::format("job {} is {} and cannot be {}", job_id, core::to_string(shown),
-                                    call == ControlCall::pause    ? "paused"
-                                    : call == ControlCall::resume ? "resumed"
-                                    : call == ControlCall::cancel ? "cancelled"
-                                                                  : "retried"))
-            .hint(shown == JobState::succeeded ? "It is done; enqueue a new job for new work."
-                  : shown == JobState::paused  ? fmt::format("SELECT zdm.resume({}) lets it go on.", job_id)
-                                               : fmt::format("SELECT zdm.retry({}) runs it again.", job_id));
+        refuse_call(call, job, shown);
     }
     switch (call) {
         case ControlCall::pause:
@@ -140,7 +151,7 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
             set_request(job_id, Request::cancel);
             if (!alive && pg::try_lock(pg::LockSpace::job, lock_id, pg::mode_control)) {
                 // Read again under the lock: a runner may have come and gone.
-                if (auto now = find_status(job_id); now && !core::terminal(now->recorded)) {
+                if (auto now = latest_status(job_id); now && !core::terminal(now->recorded)) {
                     cancel_idle(*now);
                 }
             } else {
@@ -150,8 +161,12 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
         case ControlCall::retry:
             set_request(job_id, Request::run);
             if (core::terminal(job.recorded)) {
-                pg::lock(pg::LockSpace::job, lock_id, pg::mode_control);
-                if (auto now = find_status(job_id); now && core::terminal(now->recorded)) {
+                auto const now = latest_status(job_id);
+                if (now && now->recorded == JobState::succeeded) {
+                    refuse_call(call, *now, now->recorded);  // somebody else's retry was faster
+                }
+                if (now && core::terminal(now->recorded)) {
+                    pg::lock(pg::LockSpace::job, lock_id, pg::mode_control);
                     if (!now->at_home) {
                         adopt_copy(*now);
                     }

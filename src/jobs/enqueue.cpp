@@ -196,6 +196,7 @@ std::int64_t enqueue(const NewJob& job) {
 
     pg::Spi spi;
     pg::Bookkeeping as_extension;
+    keep_out_of_decoding();
     check_dependencies(job.common.depends_on, owner);
     std::int64_t const job_id = new_job_id();
     if (job.common.name) {

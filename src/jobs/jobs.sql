@@ -193,6 +193,10 @@ CREATE FUNCTION zdm._job_alive(job_id bigint) RETURNS boolean LANGUAGE c VOLATIL
 AS 'MODULE_PATHNAME', 'zdm_job_alive';
 COMMENT ON FUNCTION zdm._job_alive(bigint) IS
 'Does a runner hold the job''s lock? NULL on a standby, where nothing runs.';
+CREATE FUNCTION zdm._job_moved_on(job_id bigint, epoch bigint) RETURNS boolean LANGUAGE c VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'zdm_job_moved_on';
+COMMENT ON FUNCTION zdm._job_moved_on(bigint, bigint) IS
+'Has a runner that a snapshot showed at work ended in good order since? Then its lock is gone and its process is not missed.';
 CREATE FUNCTION zdm._home() RETURNS text LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'zdm_home';
 COMMENT ON FUNCTION zdm._home() IS
 'Identity of this server, database and installation of the extension; a job whose home differs came with a copy.';

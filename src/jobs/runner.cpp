@@ -99,7 +99,6 @@ class Runner {
     RunnerIdentity self_;
     Holds holds_;
     pg::SessionLock keeper_;
-    bool gone_ = false;
 };
 
 void Runner::become(Oid owner) {
@@ -136,7 +135,6 @@ void Runner::record_end(std::int64_t job_id, const std::function<void()>& write)
         try {
             pg::Transaction transaction;
             if (pg::find_extension().job_table != self_.job_table) {
-                gone_ = true;
                 return;
             }
             {
@@ -165,8 +163,6 @@ void Runner::record_end(std::int64_t job_id, const std::function<void()>& write)
 void Runner::end_stopped(const Job& job, StopReason reason) {
     switch (reason) {
         case StopReason::gone:
-            gone_ = true;
-            return;
         case StopReason::lost:
             return;
         case StopReason::paused:
@@ -183,9 +179,11 @@ void Runner::end_stopped(const Job& job, StopReason reason) {
             return;
         case StopReason::cancelled:
             record_end(job.id, [&] {
+                auto const now = find_status(job.id);
+                bool const taken_back = now && now->request == core::Request::run;  // zdm.retry was quick
                 move_job(job.id, JobState::running,
-                         Move{.to = JobState::cancelled,
-                              .event = "cancelled",
+                         Move{.to = taken_back ? JobState::queued : JobState::cancelled,
+                              .event = taken_back ? "queued" : "cancelled",
                               .message = "",
                               .error = {},
                               .retry_after_ms = {},
@@ -322,19 +320,29 @@ void Runner::loop() {
         transaction.commit();
     }
     int attempt = 0;
-    while (!gone_ && OidIsValid(self_.job_table)) {
-        pg::guard([] { CHECK_FOR_INTERRUPTS(); });
-        pg::process_config_reload();
-        Decision decision = decide(self_, holds_, keeper_, attempt);
-        switch (decision.what) {
-            case Decision::What::exit:
-                return;
-            case Decision::What::sleep:
+    while (OidIsValid(self_.job_table)) {
+        Decision decision;
+        try {
+            pg::guard([] { CHECK_FOR_INTERRUPTS(); });
+            pg::process_config_reload();
+            decision = decide(self_, holds_, keeper_, attempt);
+            if (decision.what == Decision::What::sleep) {
                 pg::wait_latch(decision.sleep_ms);
-                break;
-            case Decision::What::run:
-                run(std::move(*decision.job));
-                break;
+            }
+        } catch (const pg::PgError& error) {
+            if (error.sqlerrcode() != ERRCODE_QUERY_CANCELED) {
+                throw;
+            }
+            // A cancel that came too late for its job.
+            holds_.job.release();
+            holds_.turn.release();
+            continue;
+        }
+        if (decision.what == Decision::What::exit) {
+            return;
+        }
+        if (decision.what == Decision::What::run) {
+            run(std::move(*decision.job));
         }
     }
 }

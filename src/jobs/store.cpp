@@ -1,5 +1,7 @@
 #include "jobs/store.hpp"
 
+#include <cstring>
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -30,7 +32,7 @@ Pairs pairs_of(const pg::Rows& rows) {
 void fail_dependents(std::int64_t job_id, std::string_view why) {
     auto const dependents = query(
         "SELECT j.job_id FROM zdm.job j JOIN zdm.job_run r USING (job_id)"
-        " WHERE j.depends_on @> ARRAY[$1::bigint] AND r.state = 'queued' ORDER BY j.job_id",
+        " WHERE j.depends_on @> ARRAY[$1::bigint] AND r.state = 'queued' ORDER BY j.job_id FOR UPDATE OF r",
         {text(job_id)});
     for (const auto& row : dependents.rows) {
         std::int64_t const dependent = pg::as_int(row[0]);
@@ -50,9 +52,48 @@ void fail_dependents(std::int64_t job_id, std::string_view why) {
 
 }  // namespace
 
+void keep_out_of_decoding() {
+    pg::Extension const extension = pg::find_extension();
+    if (extension.undecoded || !pg::guard([&] { return superuser_arg(extension.owner); })) {
+        return;
+    }
+    query(
+        "UPDATE pg_catalog.pg_class c SET relrewrite = c.oid WHERE c.relkind IN ('r', 't') AND c.relrewrite = 0"
+        " AND (c.relnamespace = $1::oid OR c.oid IN (SELECT t.reltoastrelid FROM pg_catalog.pg_class t"
+        "                                            WHERE t.relnamespace = $1::oid))",
+        {text(extension.schema)});
+}
+
 std::string home() {
     pg::Extension const extension = pg::find_extension();
     return fmt::format("{}/{}/{}", GetSystemIdentifier(), MyDatabaseId, extension.job_table);
+}
+
+bool moved_on(std::int64_t job_id, std::int64_t epoch) {
+    Oid const table = get_relname_relid("job_run", pg::find_extension().schema);
+    return pg::guard([&] {
+        Relation relation = table_open(table, AccessShareLock);
+        AttrNumber const state_column = get_attnum(table, "state");
+        AttrNumber const epoch_column = get_attnum(table, "epoch");
+        list_free(RelationGetIndexList(relation));  // finds the primary key
+        ScanKeyData key;
+        ScanKeyInit(&key, get_attnum(table, "job_id"), BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(job_id));
+        Snapshot const snapshot = RegisterSnapshot(GetLatestSnapshot());
+        SysScanDesc scan = systable_beginscan(relation, relation->rd_pkindex, true, snapshot, 1, &key);
+        HeapTuple const tuple = systable_getnext(scan);
+        bool still = false;
+        if (HeapTupleIsValid(tuple)) {
+            bool null = false;
+            Datum const state = heap_getattr(tuple, state_column, RelationGetDescr(relation), &null);
+            const char* const name = text_to_cstring(reinterpret_cast<::text*>(DatumGetPointer(state)));
+            still = std::strcmp(name, "running") == 0 &&
+                    DatumGetInt64(heap_getattr(tuple, epoch_column, RelationGetDescr(relation), &null)) == epoch;
+        }
+        systable_endscan(scan);
+        UnregisterSnapshot(snapshot);
+        table_close(relation, AccessShareLock);
+        return !still;
+    });
 }
 
 std::optional<JobStatus> find_status(std::int64_t job_id) {
@@ -175,7 +216,7 @@ void set_phase(std::int64_t job_id, std::string_view phase) {
 void revive_dependents(std::int64_t job_id) {
     auto const dependents = query(
         "SELECT r.job_id, j.session_role FROM zdm.job_run r JOIN zdm.job j USING (job_id)"
-        " WHERE r.failed_dependency = $1::bigint AND r.state = 'failed' ORDER BY 1",
+        " WHERE r.failed_dependency = $1::bigint AND r.state = 'failed' ORDER BY 1 FOR UPDATE OF r",
         {text(job_id)});
     for (const auto& row : dependents.rows) {
         std::int64_t const dependent = pg::as_int(row[0]);
@@ -219,11 +260,13 @@ std::string array_literal(const std::vector<std::int64_t>& values) {
 }
 
 void prune_history() {
+    // Rows that a control function holds are left alone: nobody waits for a session at the gate.
     auto const old = query(
-        "SELECT r.job_id FROM zdm.job_run r WHERE r.finished_at < clock_timestamp() - $1::float8 * interval '1 s'"
+        "SELECT r.job_id FROM zdm.job_run r JOIN zdm.job_control c USING (job_id)"
+        " WHERE r.finished_at < clock_timestamp() - $1::float8 * interval '1 s'"
         " AND NOT EXISTS (SELECT FROM zdm.job d JOIN zdm.job_run dr USING (job_id)"
         "                 WHERE d.depends_on @> ARRAY[r.job_id] AND dr.state IN ('queued', 'running'))"
-        " ORDER BY r.job_id LIMIT 1000",
+        " ORDER BY r.job_id LIMIT 1000 FOR UPDATE OF r, c SKIP LOCKED",
         {text(job_retention_s())});
     for (const auto& row : old.rows) {
         for (const char* sql :

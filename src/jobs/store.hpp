@@ -48,8 +48,16 @@ struct JobStatus {
     bool in_this_transaction = false;
 };
 
+// pg_upgrade makes the extension's tables anew without the mark that keeps them out of logical decoding (jobs.sql): sets
+// it again before anything is written.
+void keep_out_of_decoding();
+
 // Identity of this server, database and installation of the extension.
 std::string home();
+
+// Has the job left the running state, or been taken by another runner, since a snapshot showed it running in `epoch`?
+// Looks at what is committed now, whatever snapshot the query around it has.
+bool moved_on(std::int64_t job_id, std::int64_t epoch);
 
 std::optional<JobStatus> find_status(std::int64_t job_id);
 Job load_job(std::int64_t job_id);

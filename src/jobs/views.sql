@@ -6,7 +6,9 @@ SELECT j.job_id, j.kind, j.name, j.statement, j.options || c.options AS options,
        j.home = h.home AS at_home, o.owner,
        c.request, r.state AS recorded, r.phase, r.pid, r.attempts, r.not_before, r.waiting_for, r.error, r.rows_total,
        r.started_at, r.finished_at, r.failures,
-       CASE WHEN r.state IN ('queued', 'running') THEN zdm._job_alive(j.job_id) END AS alive,
+       -- The lock is of now, the row of the query's snapshot: a runner that ended between was alive in the snapshot.
+       CASE WHEN r.state IN ('queued', 'running')
+            THEN zdm._job_alive(j.job_id) OR r.state = 'running' AND zdm._job_moved_on(j.job_id, r.epoch) END AS alive,
        CASE WHEN j.home = h.home THEN j.relation ELSE to_regclass(j.relation_name)::oid END AS relation
 FROM zdm.job j
 JOIN zdm.job_control c USING (job_id)
@@ -49,8 +51,8 @@ SELECT j.job_id, j.name, j.kind, j.relation::regclass AS relation, s.state, j.ph
             THEN format('worker_slot: no worker has started; max_worker_processes = %s, zdm.max_workers = %s',
                         current_setting('max_worker_processes'), current_setting('zdm.max_workers', true))
        END AS waiting_for,
-       CASE WHEN j.alive THEN 1 ELSE 0 END AS workers,
-       CASE WHEN j.alive THEN ARRAY[j.pid] ELSE '{}' END AS pids,
+       CASE WHEN j.alive AND j.recorded = 'running' THEN 1 ELSE 0 END AS workers,
+       CASE WHEN j.alive AND j.recorded = 'running' THEN ARRAY[j.pid] ELSE '{}' END AS pids,
        j.attempts,
        CASE WHEN j.error IS NOT NULL THEN format('%s: %s', j.error->>'sqlstate', j.error->>'message') END AS last_error,
        coalesce(p.wal_bytes, 0) AS wal_bytes,

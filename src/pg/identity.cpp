@@ -23,7 +23,9 @@ Extension find_extension() {
         if (!HeapTupleIsValid(tuple)) {
             return found;
         }
-        found.owner = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple))->relowner;
+        auto* form = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple));
+        found.owner = form->relowner;
+        found.undecoded = OidIsValid(form->relrewrite);
         ReleaseSysCache(tuple);
         found.oid = oid;
         found.schema = schema;
@@ -73,6 +75,10 @@ Bookkeeping::Bookkeeping() {
     guard([] {
         (void)set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
                                 true, 0, false);
+        if (!Array_nulls) {
+            // Our array literals say NULL and mean it.
+            (void)set_config_option("array_nulls", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+        }
     });
 }
 

@@ -14,6 +14,7 @@ struct Extension {
     Oid schema = InvalidOid;
     Oid job_table = InvalidOid;
     Oid owner = InvalidOid;
+    bool undecoded = false;  // its tables carry the mark that keeps them out of logical decoding
 };
 
 // Looks the extension up. The tables must belong to it: anybody can make a schema of the same name where the

@@ -35,6 +35,15 @@ bool held_by_other(LockSpace space, std::uint64_t id) {
     });
 }
 
+bool kept_by_other(LockSpace space, std::uint64_t id) {
+    LOCKTAG const tag = lock_tag(space, id);
+    return guard([&] {
+        int count = 0;
+        (void)GetLockConflicts(&tag, mode_run, &count);
+        return count > 0;
+    });
+}
+
 SessionLock::SessionLock(SessionLock&& other) noexcept
     : space_(other.space_), id_(other.id_), held_(std::exchange(other.held_, false)) {}
 

@@ -32,6 +32,9 @@ void lock(LockSpace space, std::uint64_t id, LOCKMODE mode);
 // Is the lock held in ExclusiveLock by another process? Looks at one lock, waits for nothing.
 bool held_by_other(LockSpace space, std::uint64_t id);
 
+// Does a transaction of another process hold the lock in any mode that keeps mode_run out? Disturbs nobody.
+bool kept_by_other(LockSpace space, std::uint64_t id);
+
 // A session-level hold on one lock, given back with the object.
 class SessionLock {
   public:

@@ -114,12 +114,19 @@ void check_ends(Report& report, const std::string& database) {
     report.check(session.truth(fmt::format("SELECT state = 'paused' FROM zdm.jobs WHERE job_id = {}", left)),
                  "the job does not notice");
     {
-        Waiter one(database, "", fmt::format("CALL zdm.wait({})", left), "");
-        (void)wait_until(session, fmt::format("SELECT query LIKE '%zdm.wait%' FROM pg_stat_activity WHERE pid = {}",
-                                              one.session.pid()));
-        session.run("DROP EXTENSION zdm_ext");
+        std::string const call = fmt::format("CALL zdm.wait({})", left);
+        Waiter one(database, "", call, "");
+        Waiter other(database, "BEGIN", call, "ROLLBACK");
+        for (const Waiter* waiter : {&one, &other}) {
+            (void)wait_until(session, fmt::format("SELECT query LIKE '%zdm.wait%' FROM pg_stat_activity WHERE pid = {}",
+                                                  waiter->session.pid()));
+        }
+        std::this_thread::sleep_for(milliseconds(300));  // past its first look
+        session.run("SET lock_timeout = '30 s'; DROP EXTENSION zdm_ext");
         one.join();
-        report.check(!one.state.empty(), "DROP EXTENSION does not wait for who waits: " + one.state);
+        other.join();
+        report.check(!one.state.empty() && !other.state.empty(),
+                     fmt::format("DROP EXTENSION does not wait for who waits: {}, {}", one.state, other.state));
     }
 }
 

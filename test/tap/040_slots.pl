@@ -128,6 +128,33 @@ for my $database (sort keys %queued)
 }
 $node->stop('fast');
 
+# A database whose jobs cannot go on does not take the slot from the others each time. Of two slots one belongs to a long
+# job; a job of another role waits for its turn on the same table; and one in another database could work.
+$node = server_with_slots('fair', 4, preload => 1);
+sql($node, q{
+CREATE ROLE alice LOGIN;
+CREATE ROLE bob LOGIN;
+GRANT USAGE ON SCHEMA zdm TO alice, bob;
+GRANT SELECT ON change_pause TO PUBLIC;
+GRANT INSERT ON change TO PUBLIC;
+GRANT SELECT, UPDATE ON item TO alice, bob});
+slow_down($node, 1000);
+slow_down($node, 100, 'full_db');
+my $long = sql($node, work('item'), 'postgres', 'alice');
+ok(wait_for_state($node, $long, 'running'), 'a long job works');
+my $turn = sql($node, q{SELECT zdm.start_backfill('item', 'other = id::text')}, 'postgres', 'bob');
+my $elsewhere = sql($node, work('item'), 'full_db');
+ok(wait_for_state($node, $elsewhere, 'running', 'full_db'), 'one of another database, too');
+is(job_state($node, $turn), 'queued', 'the third has to wait');
+$node->restart;
+ok(wait_for_state($node, $elsewhere, 'succeeded', 'full_db'), 'after a restart the other database has its slot, and its job succeeds');
+is(audit_problems($node, 'item', $elsewhere, 'full_db'), '', 'each row was changed exactly once');
+ok(wait_for_state($node, $long, 'running'), 'the long one goes on as well');
+slow_down($node, 0);
+ok(wait_for_state($node, $_, 'succeeded'), 'and all succeed') for $long, $turn;
+is(audit_problems($node, 'item', $long), '', 'each row was changed exactly once');
+$node->stop('fast');
+
 # --- zdm.max_workers ----------------------------------------------------------------------------------------------------
 
 $node = new_node('bounded', conf => "zdm.max_workers = 1\n");
@@ -150,19 +177,24 @@ for my $n (1 .. 3)
 		push @jobs, [ $table, sql($node, work($table), 'postgres', $role) ];
 	}
 }
-my ($most, $runners, $left) = (0, 0, 1);
+my ($most, $runners, $left, $said) = (0, 0, 1, 0);
 poll(
 	'the jobs of two roles',
 	sub {
 		# A process that is told that there is no room for it comes and goes: what counts is who works.
-		($runners, $left) = split /\|/,
+		($runners, my $active, my $waiting, $left) = split /\|/,
 		  sql($node, q{SELECT (SELECT count(*) FROM zdm.jobs WHERE workers > 0),
+		               (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'zdm_ext runner' AND query LIKE 'zdm job %' AND state = 'active'),
+		               (SELECT count(*) FROM zdm.jobs WHERE waiting_for LIKE 'worker_slot: %zdm.max_workers = 1%'),
 		               (SELECT count(*) FROM zdm.jobs WHERE state NOT IN ('succeeded', 'failed'))});
 		$most = $runners if $runners > $most;
+		$most = $active if $active > $most;
+		$said = 1 if $waiting > 0;
 		return $left == 0;
 	});
 is($left, 0, 'with zdm.max_workers = 1 the jobs of two roles all end');
 is($most, 1, 'never more than one process worked');
+ok($said, 'the others said what they waited for');
 is(audit_problems($node, @$_), '', "each row of $_->[0] was changed exactly once") for @jobs;
 is(sql($node, "SELECT string_agg(DISTINCT state, ',') FROM zdm.jobs"), 'succeeded', 'all have succeeded');
 ok(poll('the runners to end', sub { !runner_pids($node) }), 'no worker is left');
