@@ -85,4 +85,5 @@ UPDATE pg_class SET relrewrite = 0 WHERE relnamespace = 'zdm'::regnamespace AND 
 CREATE TABLE marked (id int);
 SELECT zdm.start_backfill('marked', 'id = 1', paused => true) > 0;
 SELECT count(*) FROM pg_class WHERE relnamespace = 'zdm'::regnamespace AND relkind = 'r' AND relrewrite = 0;
+SELECT zdm.cancel(max(job_id)) FROM zdm.jobs;
 DROP TABLE marked;

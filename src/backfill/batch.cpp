@@ -96,8 +96,14 @@ SPIPlanPtr BatchPlans::plan(Oid leaf) {
             return prepared;
         });
         found = plans_.emplace(leaf, made).first;
+        names_[leaf] = quoted_name(leaf);
     }
     return found->second;
+}
+
+bool BatchPlans::renamed(Oid leaf) const {
+    auto const known = names_.find(leaf);
+    return known != names_.end() && known->second != quoted_name(leaf);
 }
 
 BatchResult BatchPlans::execute(Oid leaf, std::int64_t from, std::int64_t to) {

@@ -35,11 +35,15 @@ class BatchPlans {
     // connection.
     BatchResult execute(Oid leaf, std::int64_t from, std::int64_t to);
 
+    // Has the leaf another name than its plan? The plan would look for the old one, and may find another table.
+    bool renamed(Oid leaf) const;
+
   private:
     SPIPlanPtr plan(Oid leaf);
 
     Compiled compiled_;
     std::map<Oid, SPIPlanPtr> plans_;
+    std::map<Oid, std::string> names_;
 };
 
 }  // namespace zdm::backfill

@@ -22,7 +22,12 @@ BackfillRun::Found BackfillRun::look() {
     std::string const sql = look_statement(plans_->compiled());
     const char* raw = sql.c_str();
     Found found;
-    lock_at_once(context_.job().relation, AccessShareLock);
+    Oid const relation = context_.job().relation;
+    lock_at_once(relation, AccessShareLock);
+    if (quoted_name(relation) != plans_->compiled().relation_name) {
+        throw Rewritten{};
+    }
+    refuse_hidden_rows(relation, context_.job().owner);
     pg::set_local("lock_timeout", fmt::format("{}", jobs::lock_timeout_ms()).c_str());
     {
         pg::AsRole as_role(context_.job().owner);
@@ -72,11 +77,12 @@ BackfillRun::Found BackfillRun::everything() {
     Found found;
     for (const Slice& slice : slices_) {
         core::BlockSet& blocks = found.blocks[slice.leaf];
+        lock_leaf_at_once(slice.leaf, AccessShareLock);
         BlockNumber const count = pg::guard([&] {
-            Relation relation = try_relation_open(slice.leaf, AccessShareLock);
+            Relation relation = try_relation_open(slice.leaf, NoLock);
             BlockNumber const n = relation == nullptr ? 0 : RelationGetNumberOfBlocks(relation);
             if (relation != nullptr) {
-                relation_close(relation, AccessShareLock);
+                relation_close(relation, NoLock);
             }
             return n;
         });
@@ -91,14 +97,19 @@ BackfillRun::Found BackfillRun::everything() {
 void BackfillRun::settle() {
     context_.set_phase("last look");
     int idle_rounds = 0;
-    for (int rounds = 1;; ++rounds) {
+    int rounds = 0;  // that changed rows
+    int cancels = 0;
+    for (;;) {
         Found found;
         std::optional<core::Failure> failure;
         std::optional<std::string> busy;
+        bool known = true;
         try {
             found = look();
         } catch (const RelationBusy& relation) {
             busy = relation.by;
+        } catch (const Rewritten&) {
+            known = false;
         } catch (const pg::PgError&) {
             failure = pg::current_failure();
         }
@@ -109,7 +120,12 @@ void BackfillRun::settle() {
         lock_tries_ = 0;
         if (failure) {
             if (failure->sqlstate == "57014") {
-                continue;  // cancelled: the next transaction obeys whatever was asked for
+                // Cancelled: the next transaction obeys whatever was asked for. Otherwise it was user code, or whoever
+                // waits for a lock of ours: no hurry.
+                { jobs::WorkTransaction const obeying(context_); }
+                context_.set_waiting(fmt::format("cancelled: {}", failure->message));
+                context_.sleep(core::backoff_delay(Verdict::retry_lock, ++cancels, 0.5).count());
+                continue;
             }
             Verdict const verdict = core::classify(failure->sqlstate);
             if (verdict != Verdict::bad_row && verdict != Verdict::permanent) {
@@ -117,12 +133,20 @@ void BackfillRun::settle() {
             }
             // The condition itself raises on some row, so the look cannot say which rows are left. Batches over
             // everything find the row, and change whatever else needs it.
-            found = everything();
-        } else if (found.rows == 0) {
+            try {
+                found = everything();
+            } catch (const RelationBusy& relation) {
+                busy = relation.by;
+            }
+            if (busy) {
+                wait_for_relation(*busy);
+                continue;
+            }
+        } else if (known && found.rows == 0) {
             return;
         }
+        cancels = 0;
         round_ = Round{};
-        bool known = true;
         try {
             for (auto& [leaf, blocks] : found.blocks) {
                 auto slice = std::find_if(slices_.begin(), slices_.end(), [&](const Slice& s) { return s.leaf == leaf; });
@@ -151,7 +175,7 @@ void BackfillRun::settle() {
         std::int64_t pause = 0;
         if (round_.changed > 0) {
             idle_rounds = 0;
-            if (rounds >= 3) {
+            if (++rounds >= 3) {
                 std::string const text = fmt::format(
                     "rows keep coming back: {} in round {}; the application writes rows that need the backfill. "
                     "A trigger that sets the columns (a sync) ends this", found.rows, rounds);
@@ -196,7 +220,7 @@ void BackfillRun::analyze() {
         pg::set_local("lock_timeout", fmt::format("{}", jobs::lock_timeout_ms()).c_str());
         {
             pg::AsRole as_role(context_.job().owner);
-            pg::query_once(fmt::format("ANALYZE {}", plans_->compiled().relation_name));
+            pg::query_once(fmt::format("ANALYZE {}", quoted_name(context_.job().relation)));
         }
         work.commit();
     } catch (const pg::PgError& error) {

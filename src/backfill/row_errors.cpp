@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "backfill/relation_lock.hpp"
 #include "core/backoff.hpp"
 #include "core/sqlstate.hpp"
 #include "jobs/blockers.hpp"
@@ -93,11 +94,16 @@ std::int64_t BackfillRun::after_failure(Slice& slice, std::int64_t from, std::in
 bool BackfillRun::fails_without_rows(Slice& slice) {
     try {
         jobs::WorkTransaction work(context_);
+        lock_leaf_at_once(slice.leaf, RowExclusiveLock);
+        pg::set_local("lock_timeout", fmt::format("{}", lock_wait_ms()).c_str());
         pg::AsRole as_role(context_.job().owner);
         (void)plans_->execute(slice.leaf, 0, 0);
         return false;
+    } catch (const RelationBusy&) {
+        return false;  // not known
     } catch (const pg::PgError&) {
-        return true;
+        Verdict const verdict = core::classify(pg::current_failure().sqlstate);
+        return verdict == Verdict::permanent || verdict == Verdict::bad_row;
     } catch (const pg::Error&) {
         return true;
     }

@@ -40,7 +40,11 @@ class TimeLimit {
     void disarm() {
         if (armed_) {
             armed_ = false;
+            bool const fired = get_timeout_indicator(STATEMENT_TIMEOUT, false);
             disable_timeout(STATEMENT_TIMEOUT, false);
+            if (fired) {
+                QueryCancelPending = false;  // too late: what it was meant for is done
+            }
         }
     }
     TimeLimit(const TimeLimit&) = delete;
@@ -51,6 +55,14 @@ class TimeLimit {
 };
 
 }  // namespace
+
+void refuse_hidden_rows(Oid relation, Oid role) {
+    if (pg::guard([&] { return check_enable_rls(relation, role, true) == RLS_ENABLED; })) {
+        throw pg::Error(ERRCODE_FEATURE_NOT_SUPPORTED,
+                        fmt::format("row-level security of {} hides rows from the job's role", quoted_name(relation)))
+            .hint("Run the job as the table's owner or as a role with BYPASSRLS.");
+    }
+}
 
 BackfillRun::BackfillRun(jobs::JobContext& context) : context_(context), sizer_(100, positions_per_block) {}
 
@@ -108,25 +120,19 @@ std::int64_t BackfillRun::batch(Slice& slice, std::int64_t from, std::int64_t to
     const jobs::Job& job = context_.job();
 
     lock_leaf_at_once(slice.leaf, RowExclusiveLock);
-    enum class Leaf { same, rewritten, hidden } const leaf = pg::guard([&] {
+    bool const same = pg::guard([&] {
         Relation relation = try_relation_open(slice.leaf, NoLock);
-        if (relation == nullptr || compat::relation_file(relation) != slice.file) {
-            if (relation != nullptr) {
-                relation_close(relation, NoLock);
-            }
-            return Leaf::rewritten;
+        if (relation == nullptr) {
+            return false;
         }
+        bool const same_file = compat::relation_file(relation) == slice.file;
         relation_close(relation, NoLock);
-        return check_enable_rls(slice.leaf, job.owner, true) == RLS_ENABLED ? Leaf::hidden : Leaf::same;
+        return same_file;
     });
-    if (leaf == Leaf::rewritten) {
+    if (!same || plans_->renamed(slice.leaf)) {
         throw Rewritten{};
     }
-    if (leaf == Leaf::hidden) {
-        throw pg::Error(ERRCODE_FEATURE_NOT_SUPPORTED,
-                        fmt::format("row-level security of {} hides rows from the job's role", quoted_name(slice.leaf)))
-            .hint("Run the job as the table's owner or as a role with BYPASSRLS.");
-    }
+    refuse_hidden_rows(slice.leaf, job.owner);
     pg::set_local("lock_timeout", fmt::format("{}", lock_wait_ms()).c_str());
     TimeLimit limit(to - from > 1 ? batch_time_ms() : 0);  // one row takes what it takes
     BatchResult result;
@@ -217,7 +223,7 @@ void BackfillRun::pass() {
         } catch (const Rewritten&) {
             // The leaf is gone or has a new file: look at what there is now.
         }
-        context_.log("restarted", "a table was rewritten or truncated: its pass starts again");
+        context_.log("restarted", "a table was rewritten or truncated (its pass starts again) or renamed");
     }
 }
 

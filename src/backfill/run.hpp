@@ -19,8 +19,11 @@
 
 namespace zdm::backfill {
 
-// The relation is not the one the cursor was made for: its pass starts again.
+// The relation is not the one the cursor was made for (its pass starts again), or has another name than the plans.
 struct Rewritten {};
+
+// Raises where row-level security would hide rows of the relation from the role. Row locks or less are held on it.
+void refuse_hidden_rows(Oid relation, Oid role);
 
 class BackfillRun {
   public:

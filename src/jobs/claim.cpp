@@ -89,7 +89,10 @@ bool fail_orphans() {
             continue;
         }
         last = id;
-        if (!pg::try_lock(LockSpace::job, static_cast<std::uint64_t>(id), pg::mode_control)) {
+        if (!pg::try_lock(LockSpace::job, static_cast<std::uint64_t>(id), pg::mode_control) ||
+            query("SELECT FROM zdm.job_run WHERE job_id = $1::bigint AND state = 'queued' FOR UPDATE SKIP LOCKED",
+                  {text(id)})
+                .empty()) {
             all = false;
             continue;
         }

@@ -28,14 +28,21 @@ Pairs pairs_of(const pg::Rows& rows) {
     return pairs;
 }
 
-// Jobs that wait for this one, all levels down, fail with it.
+// Jobs that wait for this one, all levels down, fail with it. One that a session holds is left to the next runner:
+// nobody waits here for an open transaction.
 void fail_dependents(std::int64_t job_id, std::string_view why) {
     auto const dependents = query(
-        "SELECT j.job_id FROM zdm.job j JOIN zdm.job_run r USING (job_id)"
-        " WHERE j.depends_on @> ARRAY[$1::bigint] AND r.state = 'queued' ORDER BY j.job_id FOR UPDATE OF r",
+        "SELECT j.job_id, j.session_role FROM zdm.job j JOIN zdm.job_run r USING (job_id)"
+        " WHERE j.depends_on @> ARRAY[$1::bigint] AND r.state = 'queued' ORDER BY j.job_id",
         {text(job_id)});
     for (const auto& row : dependents.rows) {
         std::int64_t const dependent = pg::as_int(row[0]);
+        if (query("SELECT FROM zdm.job_run WHERE job_id = $1::bigint AND state = 'queued' FOR UPDATE SKIP LOCKED",
+                  {text(dependent)})
+                .empty()) {
+            request_runner(pg::as_oid(row[1]));
+            continue;
+        }
         Move move{.to = JobState::failed,
                   .event = "failed",
                   .message = fmt::format("job {}, which it depends on, {}", job_id, why),

@@ -1,5 +1,6 @@
-// What the client programs share: a connection, a database of their own, bounded polling, and a report in lines of
-// "ok - ..." and "not ok - ...". The environment (PGHOST, PGPORT, PGUSER, PGDATABASE) names the server.
+// What the client programs share: a connection, a database of their own, bounded polling, and a report in
+// lines of "ok - ..." and "not ok - ...". The environment (PGHOST, PGPORT, PGUSER, PGDATABASE) names the
+// server.
 #pragma once
 
 #include <unistd.h>
@@ -53,7 +54,8 @@ class Session {
             throw SqlError("08006", problem);
         }
         PQsetNoticeProcessor(
-            connection_, [](void* self, const char* text) { static_cast<Session*>(self)->notices_ += text; }, this);
+            connection_, [](void* self, const char* text) { static_cast<Session*>(self)->notices_ += text; },
+            this);
     }
     ~Session() { PQfinish(connection_); }
     Session(const Session&) = delete;
@@ -65,8 +67,9 @@ class Session {
         if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK) {
             const char* const state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
             const char* const message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-            SqlError error(state == nullptr ? "08006" : state,
-                           fmt::format("{} [{}]", message == nullptr ? PQerrorMessage(connection_) : message, sql));
+            SqlError error(
+                state == nullptr ? "08006" : state,
+                fmt::format("{} [{}]", message == nullptr ? PQerrorMessage(connection_) : message, sql));
             PQclear(result);
             throw error;
         }
@@ -152,7 +155,8 @@ class Report {
     }
     template <class Value>
     bool equal(const Value& got, const Value& wanted, const std::string& what) {
-        return got == wanted ? check(true, what) : check(false, fmt::format("{}: {} is not {}", what, got, wanted));
+        return got == wanted ? check(true, what)
+                             : check(false, fmt::format("{}: {} is not {}", what, got, wanted));
     }
     void note(const std::string& text) {
         std::lock_guard const guard(mutex_);

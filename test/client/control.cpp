@@ -1,5 +1,5 @@
-// Many sessions control a handful of jobs at random. No state is ever impossible, the log tells only moves that are
-// allowed, and in the end every job can be brought to an end, each row changed exactly once.
+// Many sessions control a handful of jobs at random. No state is ever impossible, the log tells only moves
+// that are allowed, and in the end every job can be brought to an end, each row changed exactly once.
 #include "client.hpp"
 
 #include <map>
@@ -21,7 +21,8 @@ void create_tables(Session& session) {
         "CREATE TABLE audit (tab text NOT NULL, col text NOT NULL, id integer NOT NULL);"
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
         "  IF (SELECT held FROM public.brake) THEN PERFORM pg_sleep(0.01); END IF;"
-        "  INSERT INTO public.audit VALUES (TG_TABLE_NAME, CASE WHEN NEW.a IS DISTINCT FROM OLD.a THEN 'a' ELSE 'b' END, NEW.id);"
+        "  INSERT INTO public.audit VALUES (TG_TABLE_NAME, CASE WHEN NEW.a IS DISTINCT FROM OLD.a THEN 'a' "
+        "ELSE 'b' END, NEW.id);"
         "  RETURN NEW; END$$");
     for (int i = 0; i < tables; ++i) {
         session.run(
@@ -39,9 +40,10 @@ std::vector<std::int64_t> enqueue(Session& session) {
         for (int i = 0; i < tables; ++i) {
             std::string const more =
                 jobs.size() == 2 * tables - 1 ? fmt::format(", depends_on => ARRAY[{}]", jobs.front()) : "";
-            jobs.push_back(session.number(fmt::format(
-                "SELECT zdm.start_backfill('t{0}', '{1} = upper(v)', name => 't{0}.{1}', batch_time => '20 ms'{2})", i,
-                column, more)));
+            jobs.push_back(
+                session.number(fmt::format("SELECT zdm.start_backfill('t{0}', '{1} = upper(v)', name => "
+                                           "'t{0}.{1}', batch_time => '20 ms'{2})",
+                                           i, column, more)));
         }
     }
     return jobs;
@@ -84,7 +86,8 @@ void control(const std::string& database, int number, const std::vector<std::int
                 break;
             case 9:
                 name = "alter_job";
-                call = fmt::format("SELECT zdm.alter_job({}, batch_time => '{} ms')", job, 10 + random() % 50);
+                call =
+                    fmt::format("SELECT zdm.alter_job({}, batch_time => '{} ms')", job, 10 + random() % 50);
                 break;
             default:
                 name = "wait";
@@ -113,18 +116,23 @@ void control(const std::string& database, int number, const std::vector<std::int
     }
 }
 
-// What must hold of each row of zdm.jobs, whenever one looks. Nobody ends a process here, so nothing is interrupted.
+// What must hold of each row of zdm.jobs, whenever one looks. Nobody ends a process here, so nothing is
+// interrupted.
 constexpr const char* impossible =
-    "SELECT string_agg(format('%s %s workers=%s pids=%s finished=%s waiting=%s', name, state, workers, pids, finished_at,"
+    "SELECT string_agg(format('%s %s workers=%s pids=%s finished=%s waiting=%s', name, state, workers, pids, "
+    "finished_at,"
     " waiting_for), '; ') FROM zdm.jobs WHERE NOT CASE state"
-    "  WHEN 'running' THEN workers = 1 AND cardinality(pids) = 1 AND pids[1] IS NOT NULL AND started_at IS NOT NULL"
+    "  WHEN 'running' THEN workers = 1 AND cardinality(pids) = 1 AND pids[1] IS NOT NULL AND started_at IS "
+    "NOT NULL"
     "    AND finished_at IS NULL"
     "  WHEN 'queued' THEN finished_at IS NULL"
     "  WHEN 'paused' THEN workers = 0 AND finished_at IS NULL"
     "  WHEN 'interrupted' THEN false"
-    "  WHEN 'succeeded' THEN workers = 0 AND finished_at IS NOT NULL AND waiting_for IS NULL AND last_error IS NULL"
+    "  WHEN 'succeeded' THEN workers = 0 AND finished_at IS NOT NULL AND waiting_for IS NULL AND last_error "
+    "IS NULL"
     "    AND progress = 100 AND rows_done = 1500"
-    "  WHEN 'failed' THEN workers = 0 AND finished_at IS NOT NULL AND waiting_for IS NULL AND last_error IS NOT NULL"
+    "  WHEN 'failed' THEN workers = 0 AND finished_at IS NOT NULL AND waiting_for IS NULL AND last_error IS "
+    "NOT NULL"
     "  WHEN 'cancelled' THEN workers = 0 AND waiting_for IS NULL"
     "  ELSE false END OR progress NOT BETWEEN 0 AND 100 OR array_position(pids, NULL) IS NOT NULL";
 
@@ -142,8 +150,9 @@ void observe(const std::string& database, const std::atomic<bool>& stop, Observa
         if (!wrong.empty()) {
             ++seen.wrong[wrong];
         }
-        seen.turns_broken += session.truth("SELECT EXISTS (SELECT FROM zdm.jobs WHERE state = 'running' GROUP BY relation"
-                                           " HAVING count(*) > 1)");
+        seen.turns_broken += session.truth(
+            "SELECT EXISTS (SELECT FROM zdm.jobs WHERE state = 'running' GROUP BY relation"
+            " HAVING count(*) > 1)");
         for (const Row& row : session.rows("SELECT DISTINCT state FROM zdm.jobs")) {
             seen.states.insert(row[0]);
         }
@@ -234,43 +243,55 @@ void random_control(Report& report, const std::string& database) {
             (void)session.attempt(fmt::format("SELECT zdm.retry({})", job));
         }
     }
-    bool const ended = wait_until(session, fmt::format(
-        "SELECT bool_and(state = 'succeeded' OR job_id = {} AND state IN ('cancelled', 'succeeded')) FROM zdm.jobs", left));
+    bool const ended =
+        wait_until(session, fmt::format("SELECT bool_and(state = 'succeeded' OR job_id = {} AND state IN "
+                                        "('cancelled', 'succeeded')) FROM zdm.jobs",
+                                        left));
     std::string states;
-    for (const Row& row : session.rows("SELECT name, state, waiting_for, last_error FROM zdm.jobs ORDER BY job_id")) {
+    for (const Row& row :
+         session.rows("SELECT name, state, waiting_for, last_error FROM zdm.jobs ORDER BY job_id")) {
         states += fmt::format(" {}={}({}{})", row[0], row[1], row[2], row[3]);
     }
     report.check(ended, "every job can be brought to an end" + (ended ? "" : states));
     end = true;
     observer.join();
 
-    report.check(seen.wrong.empty(), fmt::format("no state is impossible in {} looks {}", seen.looks, text(seen.wrong, 3)));
+    report.check(seen.wrong.empty(),
+                 fmt::format("no state is impossible in {} looks {}", seen.looks, text(seen.wrong, 3)));
     report.equal(seen.turns_broken, 0, "jobs on one table take turns");
-    report.check(seen.states.contains("queued") && seen.states.contains("running") && seen.states.contains("paused"),
-                 fmt::format("the jobs were queued, running and paused meanwhile ({} states)", seen.states.size()));
+    report.check(
+        seen.states.contains("queued") && seen.states.contains("running") && seen.states.contains("paused"),
+        fmt::format("the jobs were queued, running and paused meanwhile ({} states)", seen.states.size()));
     std::string const log = check_log(session);
     report.check(log.empty(), "the log tells allowed moves only " + log);
-    report.equal(session.number("SELECT count(*) FROM (SELECT FROM audit GROUP BY tab, col, id HAVING count(*) > 1) x"),
+    report.equal(session.number(
+                     "SELECT count(*) FROM (SELECT FROM audit GROUP BY tab, col, id HAVING count(*) > 1) x"),
                  std::int64_t{0}, "no row was changed twice");
-    report.check(session.truth("SELECT bool_and(j.rows_done = coalesce(n, 0)) FROM zdm.jobs j LEFT JOIN"
-                               " (SELECT tab || '.' || col AS name, count(*) AS n FROM audit GROUP BY 1) a USING (name)"),
-                 "rows_done is the number of changes");
+    report.check(
+        session.truth(
+            "SELECT bool_and(j.rows_done = coalesce(n, 0)) FROM zdm.jobs j LEFT JOIN"
+            " (SELECT tab || '.' || col AS name, count(*) AS n FROM audit GROUP BY 1) a USING (name)"),
+        "rows_done is the number of changes");
     std::string const refused = session.attempt(fmt::format("SELECT zdm.cancel({})", jobs[0]));
     report.equal(refused, std::string("55000"), "a job that has succeeded stays so");
 }
 
-// A process that vanishes again and again without progress is given up. With progress between it is not, also when the
-// job is paused and resumed in the meantime.
+// A process that vanishes again and again without progress is given up. With progress between it is not, also
+// when the job is paused and resumed in the meantime.
 void vanishing(Report& report, const std::string& database) {
     Session session(database);
-    session.run("CREATE TABLE slowly (id integer PRIMARY KEY, v text, w text);"
-                "INSERT INTO slowly SELECT i, 'row ' || i FROM generate_series(1, 400) i;"
-                "UPDATE brake SET held = true;"
-                "CREATE FUNCTION wait_a_bit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
-                "  IF (SELECT held FROM public.brake) THEN PERFORM pg_sleep(0.2); END IF; RETURN NEW; END$$;"
-                "CREATE TRIGGER wait_a_bit BEFORE UPDATE ON slowly FOR EACH ROW EXECUTE FUNCTION wait_a_bit()");
-    std::int64_t const job = session.number("SELECT zdm.start_backfill('slowly', 'w = upper(v)', batch_time => '50 ms')");
-    auto const of_job = [&](const char* what) { return fmt::format("SELECT {} FROM zdm.jobs WHERE job_id = {}", what, job); };
+    session.run(
+        "CREATE TABLE slowly (id integer PRIMARY KEY, v text, w text);"
+        "INSERT INTO slowly SELECT i, 'row ' || i FROM generate_series(1, 400) i;"
+        "UPDATE brake SET held = true;"
+        "CREATE FUNCTION wait_a_bit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
+        "  IF (SELECT held FROM public.brake) THEN PERFORM pg_sleep(0.2); END IF; RETURN NEW; END$$;"
+        "CREATE TRIGGER wait_a_bit BEFORE UPDATE ON slowly FOR EACH ROW EXECUTE FUNCTION wait_a_bit()");
+    std::int64_t const job =
+        session.number("SELECT zdm.start_backfill('slowly', 'w = upper(v)', batch_time => '50 ms')");
+    auto const of_job = [&](const char* what) {
+        return fmt::format("SELECT {} FROM zdm.jobs WHERE job_id = {}", what, job);
+    };
     bool reached = true;
     for (int round = 0; round < 6 && reached; ++round) {
         std::int64_t const before = session.number(of_job("rows_done"));
@@ -279,7 +300,8 @@ void vanishing(Report& report, const std::string& database) {
         reached = reached && wait_until(session, of_job("state = 'paused' AND workers = 0"));
         session.run(fmt::format("SELECT zdm.resume({})", job));
         // Before its first row is done.
-        reached = reached && wait_until(session, of_job("workers = 1"), milliseconds(60'000), milliseconds(2));
+        reached =
+            reached && wait_until(session, of_job("workers = 1"), milliseconds(60'000), milliseconds(2));
         session.run(of_job("pg_terminate_backend(pids[1])"));
         (void)wait_until(session, of_job("workers = 0"), milliseconds(10'000), milliseconds(2));
         (void)session.attempt(fmt::format("SELECT zdm.resume({})", job));

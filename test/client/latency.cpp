@@ -1,6 +1,6 @@
-// An application waits for a row, or for the table, that a batch holds: for a batch, not for the job. What it waited at
-// most is reported. The bound is twenty times batch_time; the job lasts several times the bound, so that locks held
-// for all of it would be noticed. A machine that stalls may spoil a run, but not three.
+// An application waits for a row, or for the table, that a batch holds: for a batch, not for the job. What it
+// waited at most is reported. The bound is twenty times batch_time; the job lasts several times the bound, so
+// that locks held for all of it would be noticed. A machine that stalls may spoil a run, but not three.
 #include "client.hpp"
 
 #include <algorithm>
@@ -30,14 +30,15 @@ Waits measure(const std::string& database) {
         "CREATE TABLE t (id integer PRIMARY KEY, v text NOT NULL, w text);"
         "INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, {}) i;"
         "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
-        "  IF current_setting('test.application', true) IS NULL THEN PERFORM pg_sleep(0.001); END IF; RETURN NEW; END$$;"
+        "  IF current_setting('test.application', true) IS NULL THEN PERFORM pg_sleep(0.001); END IF; RETURN "
+        "NEW; END$$;"
         "CREATE TRIGGER slow BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION slow()",
         rows);
-    std::int64_t const job = session.number(fmt::format(
-        "SELECT zdm.start_backfill('t', 'w = upper(v)', batch_time => '{} ms')", batch_time_ms));
+    std::int64_t const job = session.number(
+        fmt::format("SELECT zdm.start_backfill('t', 'w = upper(v)', batch_time => '{} ms')", batch_time_ms));
     auto const started = Clock::now();
-    std::string const ended =
-        fmt::format("SELECT state IN ('succeeded', 'failed', 'cancelled') FROM zdm.jobs WHERE job_id = {}", job);
+    std::string const ended = fmt::format(
+        "SELECT state IN ('succeeded', 'failed', 'cancelled') FROM zdm.jobs WHERE job_id = {}", job);
     (void)wait_until(session, fmt::format("SELECT rows_done > 0 FROM zdm.jobs WHERE job_id = {}", job));
 
     Waits waits;
@@ -49,9 +50,10 @@ Waits measure(const std::string& database) {
         std::mt19937 random(static_cast<unsigned>(number) + 1);
         while (!stop) {
             auto const start = Clock::now();
-            std::string const state = application.attempt(
-                number == 0 ? std::string("ALTER TABLE t ALTER COLUMN v SET NOT NULL")
-                            : fmt::format("UPDATE t SET v = 'application' WHERE id = {}", 1 + random() % rows));
+            std::string const state =
+                application.attempt(number == 0 ? std::string("ALTER TABLE t ALTER COLUMN v SET NOT NULL")
+                                                : fmt::format("UPDATE t SET v = 'application' WHERE id = {}",
+                                                              1 + random() % rows));
             double const ms = ms_since(start);
             {
                 std::lock_guard const guard(mutex);
@@ -68,14 +70,17 @@ Waits measure(const std::string& database) {
         threads.emplace_back(ask, number);
     }
     // While it works through the table; the application makes rows that need it again all the time.
-    (void)wait_until(session, fmt::format("SELECT state <> 'running' OR phase <> 'pass' FROM zdm.jobs WHERE job_id = {}", job));
+    (void)wait_until(
+        session,
+        fmt::format("SELECT state <> 'running' OR phase <> 'pass' FROM zdm.jobs WHERE job_id = {}", job));
     waits.job_ms = ms_since(started);
     stop = true;
     for (auto& thread : threads) {
         thread.join();
     }
     (void)wait_until(session, ended);
-    waits.succeeded = session.truth(fmt::format("SELECT state = 'succeeded' FROM zdm.jobs WHERE job_id = {}", job));
+    waits.succeeded =
+        session.truth(fmt::format("SELECT state = 'succeeded' FROM zdm.jobs WHERE job_id = {}", job));
     waits.right = session.truth("SELECT count(*) = count(*) FILTER (WHERE w = upper(v)) FROM t");
     return waits;
 }
@@ -87,9 +92,10 @@ int main() {
         Waits best;
         for (int run = 1; run <= 3; ++run) {
             Waits const waits = measure(database.name());
-            report.note(fmt::format("run {}: batch_time {} ms, pass {:.0f} ms, {} updates of the application: longest"
-                                    " wait {:.1f} ms; longest for ACCESS EXCLUSIVE {:.1f} ms",
-                                    run, batch_time_ms, waits.job_ms, waits.rows_asked, waits.row, waits.table));
+            report.note(
+                fmt::format("run {}: batch_time {} ms, pass {:.0f} ms, {} updates of the application: longest"
+                            " wait {:.1f} ms; longest for ACCESS EXCLUSIVE {:.1f} ms",
+                            run, batch_time_ms, waits.job_ms, waits.rows_asked, waits.row, waits.table));
             report.check(waits.succeeded && waits.right, "the job has succeeded, every row is right");
             report.equal(waits.errors, 0, "no statement of the application failed");
             if (run == 1 || std::max(waits.row, waits.table) < std::max(best.row, best.table)) {

@@ -1,5 +1,5 @@
-// Applications write while a backfill runs. An oracle table, written in the same transactions, says what each row must
-// be; a trigger of the test counts every change that the backfill makes to a row.
+// Applications write while a backfill runs. An oracle table, written in the same transactions, says what each
+// row must be; a trigger of the test counts every change that the backfill makes to a row.
 #include "client.hpp"
 
 #include <algorithm>
@@ -31,7 +31,8 @@ constexpr int writer_count = 4;
 
 std::string table_definition(const Variant& variant) {
     std::string const columns =
-        "id bigint NOT NULL, grp integer NOT NULL, src text NOT NULL, dst text, pad text, hits integer NOT NULL DEFAULT 0";
+        "id bigint NOT NULL, grp integer NOT NULL, src text NOT NULL, dst text, pad text, hits integer NOT "
+        "NULL DEFAULT 0";
     if (!variant.partitioned) {
         return fmt::format("CREATE TABLE t ({}); {}", columns, variant.key);
     }
@@ -43,7 +44,8 @@ std::string table_definition(const Variant& variant) {
 }
 
 void create_tables(Session& session, const Variant& variant) {
-    session.run("DROP TABLE IF EXISTS t, oracle, audit, late; DROP FUNCTION IF EXISTS count_change, keep_in_step");
+    session.run(
+        "DROP TABLE IF EXISTS t, oracle, audit, late; DROP FUNCTION IF EXISTS count_change, keep_in_step");
     session.run(table_definition(variant));
     session.run(
         "CREATE TABLE oracle (id bigint PRIMARY KEY, grp integer NOT NULL, src text NOT NULL);"
@@ -59,27 +61,33 @@ void create_tables(Session& session, const Variant& variant) {
     if (variant.writers == Writers::trigger) {
         session.run(
             "CREATE FUNCTION keep_in_step() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN"
-            "  IF TG_OP = 'INSERT' OR NEW.src IS DISTINCT FROM OLD.src THEN NEW.dst := upper(NEW.src); END IF;"
+            "  IF TG_OP = 'INSERT' OR NEW.src IS DISTINCT FROM OLD.src THEN NEW.dst := upper(NEW.src); END "
+            "IF;"
             "  RETURN NEW;"
             "END$$");
         // The rows there are must not be filled by it.
     }
     session.run(
-        "INSERT INTO t (id, grp, src, pad) SELECT i, i % 4, 'row ' || i, repeat('x', 20) FROM generate_series(1, {}) i;"
+        "INSERT INTO t (id, grp, src, pad) SELECT i, i % 4, 'row ' || i, repeat('x', 20) FROM "
+        "generate_series(1, {}) i;"
         "INSERT INTO oracle SELECT id, grp, src FROM t",
         variant.rows);
     session.run("VACUUM ANALYZE t");
     if (variant.writers == Writers::trigger) {
-        session.run("CREATE TRIGGER keep_in_step BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION keep_in_step()");
+        session.run(
+            "CREATE TRIGGER keep_in_step BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION "
+            "keep_in_step()");
     }
 }
 
-// One application session. It alone writes the ids that leave its number as remainder, so every error that it meets
-// would be the backfill's doing.
+// One application session. It alone writes the ids that leave its number as remainder, so every error that it
+// meets would be the backfill's doing.
 class Writer {
   public:
     Writer(const std::string& database, const Variant& variant, int number)
-        : variant_(variant), number_(number), random_(static_cast<unsigned>(number) * 7919 + 17),
+        : variant_(variant),
+          number_(number),
+          random_(static_cast<unsigned>(number) * 7919 + 17),
           session_(database, fmt::format("writer {}", number)) {
         session_.run("SET test.application = '1'; SET synchronous_commit = off");
         for (std::int64_t id = 1; id <= variant.rows; ++id) {
@@ -116,7 +124,9 @@ class Writer {
     double longest_ms = 0;
 
   private:
-    std::int64_t below(std::int64_t n) { return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(n)); }
+    std::int64_t below(std::int64_t n) {
+        return static_cast<std::int64_t>(random_() % static_cast<std::uint64_t>(n));
+    }
 
     std::string dst_of(const std::string& src) const {
         return variant_.writers == Writers::fill ? fmt::format("upper('{}')", src) : "NULL";
@@ -142,7 +152,8 @@ class Writer {
             }
         }
         if (below(20) == 0) {
-            std::this_thread::sleep_for(milliseconds(below(30)));  // an application that thinks with its rows locked
+            std::this_thread::sleep_for(
+                milliseconds(below(30)));  // an application that thinks with its rows locked
         }
         session_.run(keep ? "COMMIT" : "ROLLBACK");
         if (!keep) {
@@ -178,8 +189,8 @@ class Writer {
             case 4: {
                 std::string const src = fmt::format("n{} {}", number_, ++serial_);
                 std::int64_t const grp = below(groups);
-                one(fmt::format("INSERT INTO t (id, grp, src, dst) VALUES ({}, {}, '{}', {})", next_id_, grp, src,
-                                dst_of(src)));
+                one(fmt::format("INSERT INTO t (id, grp, src, dst) VALUES ({}, {}, '{}', {})", next_id_, grp,
+                                src, dst_of(src)));
                 one(fmt::format("INSERT INTO oracle VALUES ({}, {}, '{}')", next_id_, grp, src));
                 ids_.push_back(next_id_);
                 next_id_ += writer_count;
@@ -237,7 +248,8 @@ class Chaos {
                     going_on = end_worker(session, job, random() % 2 == 0);
                     break;
                 default:
-                    going_on = call(fmt::format("SELECT zdm.alter_job({}, batch_time => '{} ms')", job, 2 + random() % 80));
+                    going_on = call(fmt::format("SELECT zdm.alter_job({}, batch_time => '{} ms')", job,
+                                                2 + random() % 80));
                     ++altered;
                     break;
             }
@@ -256,9 +268,11 @@ class Chaos {
         return true;
     }
 
-    // A job whose process vanishes again and again without progress is given up, and rightly so: let it get on between.
+    // A job whose process vanishes again and again without progress is given up, and rightly so: let it get
+    // on between.
     bool end_worker(Session& session, std::int64_t job, bool take_up) {
-        std::int64_t const rows = session.number(fmt::format("SELECT rows_done FROM zdm.jobs WHERE job_id = {}", job));
+        std::int64_t const rows =
+            session.number(fmt::format("SELECT rows_done FROM zdm.jobs WHERE job_id = {}", job));
         if (rows == last_rows_ && spare_ == 0) {
             return true;
         }
@@ -279,10 +293,12 @@ class Chaos {
 void attach_leaf(Session& session, std::atomic<int>& groups) {
     session.run(
         "BEGIN;"
-        "CREATE TABLE late (pad text, gone integer, hits integer NOT NULL DEFAULT 0, src text NOT NULL, dst text,"
+        "CREATE TABLE late (pad text, gone integer, hits integer NOT NULL DEFAULT 0, src text NOT NULL, dst "
+        "text,"
         "  id bigint NOT NULL, grp integer NOT NULL CHECK (grp = 4));"
         "ALTER TABLE late DROP COLUMN gone;"
-        "INSERT INTO late (id, grp, src) SELECT 2000000000 + i, 4, 'late ' || i FROM generate_series(1, 3000) i;"
+        "INSERT INTO late (id, grp, src) SELECT 2000000000 + i, 4, 'late ' || i FROM generate_series(1, "
+        "3000) i;"
         "INSERT INTO oracle SELECT id, grp, src FROM late;"
         "ALTER TABLE t ATTACH PARTITION late FOR VALUES IN (4);"
         "COMMIT");
@@ -305,7 +321,8 @@ void run_variant(Report& report, const std::string& database, const Variant& var
     }
 
     std::int64_t const job = session.number(
-        "SELECT zdm.start_backfill('t', 'dst = upper(src), hits = hits + 1', 'dst IS DISTINCT FROM upper(src)',"
+        "SELECT zdm.start_backfill('t', 'dst = upper(src), hits = hits + 1', 'dst IS DISTINCT FROM "
+        "upper(src)',"
         " batch_time => '20 ms')");
     auto const started = Clock::now();
     Chaos chaos;
@@ -320,7 +337,8 @@ void run_variant(Report& report, const std::string& database, const Variant& var
     }
 
     // Where somebody keeps dst in step, the job must end although the application goes on.
-    std::string const ended = fmt::format("SELECT state IN ('succeeded', 'failed', 'cancelled') FROM zdm.jobs WHERE job_id = {}", job);
+    std::string const ended = fmt::format(
+        "SELECT state IN ('succeeded', 'failed', 'cancelled') FROM zdm.jobs WHERE job_id = {}", job);
     if (variant.writers != Writers::ignore) {
         report.check(wait_until(session, ended), variant.name + ": the job ends under load");
     }
@@ -337,9 +355,12 @@ void run_variant(Report& report, const std::string& database, const Variant& var
         (void)session.attempt(fmt::format("SELECT zdm.resume({})", job));
     }
     bool const done = wait_until(session, ended);
-    auto const row = session.rows(fmt::format(
-        "SELECT state, rows_done, attempts, coalesce(last_error, ''), coalesce(waiting_for, ''), progress FROM zdm.jobs"
-        " WHERE job_id = {}", job)).front();
+    auto const row = session
+                         .rows(fmt::format("SELECT state, rows_done, attempts, coalesce(last_error, ''), "
+                                           "coalesce(waiting_for, ''), progress FROM zdm.jobs"
+                                           " WHERE job_id = {}",
+                                           job))
+                         .front();
     report.check(done && row[0] == "succeeded",
                  fmt::format("{}: the job has succeeded{}", variant.name,
                              row[0] == "succeeded" ? "" : fmt::format(": {} {} {}", row[0], row[3], row[4])));
@@ -366,27 +387,32 @@ void run_variant(Report& report, const std::string& database, const Variant& var
                  std::int64_t{0}, variant.name + ": every row of the oracle is there");
     report.equal(std::stoll(row[1]), static_cast<long long>(session.number("SELECT count(*) FROM audit")),
                  variant.name + ": rows_done is the number of changes");
-    // Each change is counted in the row itself as well; rows that the application deleted are gone with their count.
-    report.equal(session.number("SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS n FROM audit GROUP BY id) a"
-                                " USING (id) WHERE t.hits <> coalesce(a.n, 0)"),
-                 std::int64_t{0}, variant.name + ": no change was lost or made twice");
+    // Each change is counted in the row itself as well; rows that the application deleted are gone with their
+    // count.
+    report.equal(
+        session.number("SELECT count(*) FROM t LEFT JOIN (SELECT id, count(*) AS n FROM audit GROUP BY id) a"
+                       " USING (id) WHERE t.hits <> coalesce(a.n, 0)"),
+        std::int64_t{0}, variant.name + ": no change was lost or made twice");
     if (variant.writers != Writers::ignore) {
-        report.equal(session.number("SELECT count(*) FROM (SELECT FROM audit GROUP BY id HAVING count(*) > 1) x"),
-                     std::int64_t{0}, variant.name + ": no row was changed twice");
+        report.equal(
+            session.number("SELECT count(*) FROM (SELECT FROM audit GROUP BY id HAVING count(*) > 1) x"),
+            std::int64_t{0}, variant.name + ": no row was changed twice");
     }
     if (variant.partitioned) {
         report.check(session.truth("SELECT count(*) > 2000 FROM audit WHERE id > 2000000000"),
                      variant.name + ": the leaf that was attached during the run is done");
     }
     if (variant.chaos) {
-        report.check(chaos.unexpected.empty() && chaos.pauses + chaos.ended + chaos.altered > 0,
-                     fmt::format("{}: the job could be controlled all the time {}", variant.name, chaos.unexpected));
+        report.check(
+            chaos.unexpected.empty() && chaos.pauses + chaos.ended + chaos.altered > 0,
+            fmt::format("{}: the job could be controlled all the time {}", variant.name, chaos.unexpected));
     }
-    report.note(fmt::format("{}: {} rows done, {} transactions of the application, longest {:.0f} ms, {} attempts{}",
-                            variant.name, row[1], transactions, longest, row[2],
-                            variant.chaos ? fmt::format("; {} pauses, {} workers ended, {} alterations", chaos.pauses,
-                                                        chaos.ended, chaos.altered)
-                                          : ""));
+    report.note(
+        fmt::format("{}: {} rows done, {} transactions of the application, longest {:.0f} ms, {} attempts{}",
+                    variant.name, row[1], transactions, longest, row[2],
+                    variant.chaos ? fmt::format("; {} pauses, {} workers ended, {} alterations", chaos.pauses,
+                                                chaos.ended, chaos.altered)
+                                  : ""));
 }
 
 }  // namespace
@@ -402,8 +428,12 @@ int main() {
                  Variant{.name = "dirty writers", .key = primary, .writers = Writers::ignore},
                  Variant{.name = "partitioned", .key = plain, .partitioned = true},
                  Variant{.name = "chaos", .key = primary, .chaos = true, .rows = 80'000},
-                 Variant{.name = "partitioned chaos with trigger", .key = plain, .partitioned = true,
-                         .writers = Writers::trigger, .chaos = true, .rows = 80'000},
+                 Variant{.name = "partitioned chaos with trigger",
+                 .key = plain,
+                 .partitioned = true,
+                 .writers = Writers::trigger,
+                 .chaos = true,
+                 .rows = 80'000},
              }) {
             run_variant(report, database.name(), variant);
         }
