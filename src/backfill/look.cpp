@@ -9,6 +9,7 @@
 #include "core/backoff.hpp"
 #include "core/sqlstate.hpp"
 #include "jobs/settings.hpp"
+#include "pg/give_way.hpp"
 #include "pg/postgres.hpp"
 
 namespace zdm::backfill {
@@ -16,6 +17,27 @@ namespace zdm::backfill {
 using core::Verdict;
 using pg::query;
 using pg::text;
+
+namespace {
+
+// Does the plan use a function or type that is not the server's own?
+bool calls_user_code(SPIPlanPtr plan) {
+    return pg::guard([&] {
+        CachedPlan* cached = SPI_plan_get_cached_plan(plan);
+        if (cached == nullptr) {
+            return true;
+        }
+        bool found = false;
+        ListCell* statement;
+        foreach (statement, cached->stmt_list) {
+            found = found || lfirst_node(PlannedStmt, statement)->invalItems != NIL;
+        }
+        ReleaseCachedPlan(cached, nullptr);  // a plan that is not kept has no owner
+        return found;
+    });
+}
+
+}  // namespace
 
 BackfillRun::Found BackfillRun::look() {
     jobs::WorkTransaction work(context_);
@@ -32,13 +54,17 @@ BackfillRun::Found BackfillRun::look() {
     {
         pg::AsRole as_role(context_.job().owner);
         // One statement under one snapshot: between two, a row could move behind the second from before the first.
-        Portal portal = pg::guard([&] {
-            SPIPlanPtr plan = SPI_prepare_cursor(raw, 0, nullptr, CURSOR_OPT_NO_SCROLL);
-            if (plan == nullptr) {
+        SPIPlanPtr const plan = pg::guard([&] {
+            SPIPlanPtr prepared = SPI_prepare_cursor(raw, 0, nullptr, CURSOR_OPT_NO_SCROLL);
+            if (prepared == nullptr) {
                 elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
             }
-            return SPI_cursor_open(nullptr, plan, nullptr, nullptr, false);
+            return prepared;
         });
+        // A look over a big table is long. Whoever waits for the table may cancel it, and the look begins again; unless
+        // functions of users may run queries of their own in it (see pg::StandFirm).
+        pg::give_way(!calls_user_code(plan));
+        Portal portal = pg::guard([&] { return SPI_cursor_open(nullptr, plan, nullptr, nullptr, false); });
         for (;;) {
             std::uint64_t const fetched = pg::guard([&] {
                 SPI_cursor_fetch(portal, true, 5000);
@@ -219,6 +245,7 @@ void BackfillRun::analyze() {
         jobs::WorkTransaction work(context_);
         pg::set_local("lock_timeout", fmt::format("{}", jobs::lock_timeout_ms()).c_str());
         {
+            pg::give_way(true);
             pg::AsRole as_role(context_.job().owner);
             pg::query_once(fmt::format("ANALYZE {}", quoted_name(context_.job().relation)));
         }

@@ -125,9 +125,10 @@ std::int64_t BackfillRun::batch(Slice& slice, std::int64_t from, std::int64_t to
         if (relation == nullptr) {
             return false;
         }
-        bool const same_file = compat::relation_file(relation) == slice.file;
+        bool const as_before = compat::relation_file(relation) == slice.file &&
+                               (!slice.partition || relation->rd_rel->relispartition);
         relation_close(relation, NoLock);
-        return same_file;
+        return as_before;
     });
     if (!same || plans_->renamed(slice.leaf)) {
         throw Rewritten{};
@@ -223,7 +224,7 @@ void BackfillRun::pass() {
         } catch (const Rewritten&) {
             // The leaf is gone or has a new file: look at what there is now.
         }
-        context_.log("restarted", "a table was rewritten or truncated (its pass starts again) or renamed");
+        context_.log("restarted", "a table was rewritten or truncated (its pass starts again), renamed or detached");
     }
 }
 

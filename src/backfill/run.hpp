@@ -22,7 +22,7 @@ namespace zdm::backfill {
 // The relation is not the one the cursor was made for (its pass starts again), or has another name than the plans.
 struct Rewritten {};
 
-// Raises where row-level security would hide rows of the relation from the role. Row locks or less are held on it.
+// Raises where row-level security would hide rows of the relation from the role. Needs a lock on the relation.
 void refuse_hidden_rows(Oid relation, Oid role);
 
 class BackfillRun {

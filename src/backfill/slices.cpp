@@ -16,16 +16,18 @@ struct Extent {
     Oid file;
     std::int64_t blocks;
     double tuples;
+    bool partition;
 };
 
 Extent extent_of(Oid leaf) {
     return pg::guard([&] {
-        Extent extent{InvalidOid, 0, 0};
+        Extent extent{InvalidOid, 0, 0, false};
         Relation relation = try_relation_open(leaf, AccessShareLock);
         if (relation != nullptr) {
             extent.file = compat::relation_file(relation);
             extent.blocks = RelationGetNumberOfBlocks(relation);
             extent.tuples = relation->rd_rel->reltuples;
+            extent.partition = relation->rd_rel->relispartition;
             relation_close(relation, NoLock);
         }
         return extent;
@@ -65,6 +67,7 @@ std::vector<Slice> prepare_slices(const jobs::Job& job, const std::vector<Oid>& 
         slices.push_back(Slice{.number = static_cast<int>(pg::as_int(r[0])),
                                .leaf = leaves[i],
                                .file = extents[i].file,
+                               .partition = extents[i].partition && leaves[i] != job.relation,
                                .next = pg::as_int(r[1]),
                                .end = pg::as_int(r[2]),
                                .row = pg::as_string(r[3])});

@@ -14,6 +14,7 @@ struct Slice {
     int number = 0;
     Oid leaf = InvalidOid;
     Oid file = InvalidOid;  // the relfilenode the positions are valid for
+    bool partition = false;  // of the job's relation: detached, its rows are no longer the job's
     std::int64_t next = 0;
     std::int64_t end = 0;
     std::string row;  // tid of the slice's own row: under an old snapshot elsewhere its version chain grows long

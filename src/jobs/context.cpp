@@ -10,6 +10,18 @@ namespace zdm::jobs {
 using pg::query;
 using pg::text;
 
+namespace {
+
+// Somebody waits for all sessions to leave the database (DROP, RENAME, TEMPLATE): stays idle, giving way, until it has ended
+// us or given up. It counts for five seconds.
+void leave_database_to_others() {
+    for (int i = 0; i < 100 && pg::database_wanted(); ++i) {
+        pg::wait_latch(100);
+    }
+}
+
+}  // namespace
+
 bool Holds::hold_in_transaction() {
     return slot.hold_in_transaction() && job.hold_in_transaction() && (!turn || turn.hold_in_transaction());
 }
@@ -90,6 +102,7 @@ void JobContext::sleep(std::int64_t ms) {
 
 // What must happen between two transactions.
 void JobContext::between_transactions() {
+    leave_database_to_others();
     pg::guard([] {
         CHECK_FOR_INTERRUPTS();
         // User code may have set one of them for the session.

@@ -9,6 +9,7 @@
 
 #include "core/job_state.hpp"
 #include "jobs/store.hpp"
+#include "pg/give_way.hpp"
 #include "pg/identity.hpp"
 #include "pg/lock.hpp"
 #include "pg/transaction.hpp"
@@ -79,6 +80,7 @@ class WorkTransaction {
 
   private:
     JobContext& context_;
+    pg::StandFirm firm_;  // before the transaction takes its snapshot, until after its end
     pg::Transaction transaction_;
     std::optional<pg::Spi> spi_;
 };

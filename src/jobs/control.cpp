@@ -252,11 +252,12 @@ void alter_options(std::int64_t job_id, const OptionValues& options) {
 }
 
 void require_succeeded(const std::string& name) {
+    Oid const caller = GetUserId();
     pg::Spi spi;
     pg::Bookkeeping as_extension;
     auto const found = query(
         "SELECT n.job_id, n.succeeded_at IS NOT NULL AND coalesce(r.state = 'succeeded', true),"
-        " zdm._shown_state(r.state, c.request, zdm._job_alive(n.job_id)), r.error->>'message'"
+        " zdm._shown_state(r.state, c.request, zdm._job_alive(n.job_id)), r.error->>'message', n.owner"
         " FROM zdm.job_name n LEFT JOIN zdm.job_run r USING (job_id) LEFT JOIN zdm.job_control c USING (job_id)"
         " WHERE n.name = $1",
         {text(name)});
@@ -270,9 +271,11 @@ void require_succeeded(const std::string& name) {
         std::int64_t const job_id = pg::as_int(row[0]);
         std::string const state = pg::as_string(row[2]);
         bool const ended = state == "failed" || state == "cancelled";
+        // An error may quote the data of a row: for those alone who see the job.
+        bool const shown = has_rights_of(caller, pg::as_oid(row[4])) || has_rights_of(caller, ROLE_PG_MONITOR);
         throw pg::Error(pg::sqlstate_code(core::sqlstate::job_not_succeeded),
                         fmt::format("job \"{}\" (job {}) has not succeeded: it is {}", name, job_id, state))
-            .detail(pg::as_string(row[3]))
+            .detail(shown ? pg::as_string(row[3]) : "")
             .hint(fmt::format(ended ? fmt::runtime("When the cause is gone, SELECT zdm.retry({}).")
                                     : fmt::runtime("Wait for it with CALL zdm.wait({}), or look at zdm.jobs."), job_id));
     }

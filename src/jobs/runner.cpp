@@ -16,6 +16,7 @@
 #include "jobs/settings.hpp"
 #include "jobs/spawn.hpp"
 #include "pg/export.hpp"
+#include "pg/give_way.hpp"
 #include "pg/identity.hpp"
 #include "pg/latch.hpp"
 #include "pg/transaction.hpp"
@@ -66,13 +67,8 @@ void connect(const RunnerArguments& arguments) {
         emit_log_hook = previous_log_hook;
         compat::set_session_defaults();
         pgstat_report_appname("zdm_ext");
-        // As autovacuum does: whoever waits for a lock of ours longer than deadlock_timeout may cancel us, and
-        // DROP DATABASE ends us instead of failing.
-        LWLockAcquire(ProcArrayLock, LW_EXCLUSIVE);
-        MyProc->statusFlags |= PROC_IS_AUTOVACUUM;
-        ProcGlobal->statusFlags[MyProc->pgxactoff] = MyProc->statusFlags;
-        LWLockRelease(ProcArrayLock);
     });
+    pg::give_way(true);
 }
 
 // --- one job ---------------------------------------------------------------------------------------------------
@@ -205,14 +201,21 @@ void Runner::end_failed(const Job& job, core::Failure failure) {
             " WHERE r.job_id = $1::bigint RETURNING failures",
             {pg::text(job.id)});
         int const failures = row.empty() ? 1 : static_cast<int>(pg::as_int(row.front()[0]));
-        bool const ends = core::give_up(verdict, failures);
+        // A role that is gone fails whatever the job does. That is no fault of the job: it is parked, and zdm.jobs says why.
+        bool const role_gone = pg::guard([&] {
+            return !SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(job.owner)) ||
+                   !SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(job.session_role));
+        });
+        bool const ends = !role_gone && core::give_up(verdict, failures);
         Move move{.to = ends ? JobState::failed : JobState::queued,
                   .event = ends ? "failed" : "retry",
                   .message = fmt::format("{}: {}", failure.sqlstate, failure.message),
                   .error = failure,
                   .retry_after_ms = {},
                   .waiting_for = {}};
-        if (!ends) {
+        if (role_gone) {
+            move.event = "parked";
+        } else if (!ends) {
             double const jitter = static_cast<double>(random() % 1000) / 1000.0;
             move.retry_after_ms = core::backoff_delay(verdict, failures, jitter).count();
             move.message += fmt::format("; next try in {} ms", *move.retry_after_ms);
