@@ -9,6 +9,7 @@
 #include "core/backoff.hpp"
 #include "core/sqlstate.hpp"
 #include "jobs/blockers.hpp"
+#include "jobs/settings.hpp"
 #include "pg/postgres.hpp"
 
 namespace zdm::backfill {
@@ -124,14 +125,8 @@ std::optional<std::string> BackfillRun::row_key(Oid leaf, std::int64_t position)
         }
     }
     auto literal = [](const std::string& s) {
-        std::string quoted = "'";
-        for (char c : s) {
-            quoted += c;
-            if (c == '\'') {
-                quoted += c;
-            }
-        }
-        return quoted + "'";
+        const char* raw = s.c_str();
+        return std::string(pg::guard([&] { return quote_literal_cstr(raw); }));
     };
     std::string by_key;
     for (const std::string& column : columns) {
@@ -148,6 +143,7 @@ std::optional<std::string> BackfillRun::row_key(Oid leaf, std::int64_t position)
         }
         try {
             jobs::WorkTransaction work(context_);
+            pg::set_local("lock_timeout", fmt::format("{}", jobs::lock_timeout_ms()).c_str());
             pg::AsRole as_role(context_.job().owner);
             auto const rows = pg::query_once(
                 fmt::format("SELECT pg_catalog.jsonb_build_object({})::text FROM ONLY {} AS t"

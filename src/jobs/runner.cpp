@@ -44,11 +44,13 @@ void remember_fatal(ErrorData* error) {
 }
 
 // A worker that cannot connect because its role or database is gone, or may not log in, would be restarted for ever,
-// one FATAL a second. Exit code 0 tells the postmaster to forget it. What passes by itself is tried again.
+// one FATAL a second. Exit code 0 tells the postmaster to forget it. Whatever else stops it is tried again.
 void end_restarts(int, Datum) {
-    bool const passes = last_fatal == ERRCODE_TOO_MANY_CONNECTIONS || last_fatal == ERRCODE_CANNOT_CONNECT_NOW ||
-                        last_fatal == ERRCODE_ADMIN_SHUTDOWN || last_fatal == ERRCODE_CRASH_SHUTDOWN;
-    if (!connected && !passes) {
+    bool const for_good = last_fatal == ERRCODE_UNDEFINED_DATABASE ||                   // dropped
+                          last_fatal == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION ||  // dropped, or NOLOGIN
+                          last_fatal == ERRCODE_INSUFFICIENT_PRIVILEGE ||               // no CONNECT
+                          last_fatal == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;       // ALLOW_CONNECTIONS false
+    if (!connected && for_good) {
         _exit(0);
     }
 }

@@ -101,7 +101,8 @@ void define_options(std::integer_sequence<int, index...>) {
 void define_settings() {
     pg::guard([] {
         DefineCustomBoolVariable("zdm.enabled", "Lets jobs run; off holds every job of the server.",
-                                 "The kill switch: ALTER SYSTEM SET zdm.enabled = off; SELECT pg_reload_conf().",
+                                 "The kill switch: set it in postgresql.conf, or by ALTER SYSTEM in a session that has "
+                                 "done LOAD 'zdm_ext', and reload.",
                                  &enabled_value, true, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
         DefineCustomIntVariable("zdm.max_workers", "Most worker processes in one database.", nullptr,
                                 &max_workers_value, 4, 1, 1024, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
