@@ -181,8 +181,8 @@ void Runner::end_stopped(const Job& job, StopReason reason) {
                 bool const taken_back = now && now->request == core::Request::run;  // zdm.retry was quick
                 move_job(job.id, JobState::running,
                          Move{.to = taken_back ? JobState::queued : JobState::cancelled,
-                              .event = taken_back ? "queued" : "cancelled",
-                              .message = "",
+                              .event = taken_back ? "retry" : "cancelled",
+                              .message = taken_back ? "zdm.retry took the cancel back" : "",
                               .error = {},
                               .retry_after_ms = {},
                               .waiting_for = {}});
