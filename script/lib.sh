@@ -29,7 +29,7 @@ die() {
 }
 
 # The comment at the head of a script is its help.
-usage() { sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$0"; }
+usage() { sed -n '2,/^[^#]/{/^#/!d;/^# shellcheck/d;s/^# \{0,1\}//;p}' "$0"; }
 
 # Seconds with a millisecond's precision, as an integer of milliseconds.
 now_ms() {

@@ -64,6 +64,7 @@ SELECT count(*) FILTER (WHERE quotient = 100 AND writes = 1), sum(writes) FROM n
 
 -- on_error can be changed for the retry: skipped rows that somebody else mends are not held against the job
 UPDATE numbers SET divisor = CASE WHEN id % 250 = 0 THEN 0 ELSE 1 END, quotient = NULL, writes = 0;
+CLUSTER numbers USING numbers_pkey;
 CALL t.backfill('numbers', 'quotient = 100 / divisor', 'quotient IS NULL', name => 'by the way');
 SELECT key FROM t.row_errors('by the way');
 -- ... but an ended job's options are what they were

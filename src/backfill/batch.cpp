@@ -45,6 +45,15 @@ bool has_tid_range_scan(const Plan* plan) {
     return IsA(plan, TidRangeScan) || has_tid_range_scan(plan->lefttree) || has_tid_range_scan(plan->righttree);
 }
 
+// A condition that the planner knows to be false (a = NULL; IS NULL on a NOT NULL column): nothing is read at all.
+bool reads_nothing(const Plan* plan) {
+    if (plan != nullptr && IsA(plan, ModifyTable)) {
+        plan = plan->lefttree;
+    }
+    return plan != nullptr && IsA(plan, Result) && plan->lefttree == nullptr &&
+           reinterpret_cast<const Result*>(plan)->resconstantqual != nullptr;
+}
+
 // --- counting what comes back --------------------------------------------------------------------------------------
 
 // Receives one boolean a changed row. Nothing is kept, so a batch's memory does not grow with its rows.
@@ -118,8 +127,11 @@ BatchResult BatchPlans::execute(Oid leaf, std::int64_t from, std::int64_t to) {
         if (cached == nullptr) {
             return false;
         }
-        bool const found = list_length(cached->stmt_list) == 1 &&
-                           has_tid_range_scan(linitial_node(PlannedStmt, cached->stmt_list)->planTree);
+        bool found = false;
+        if (list_length(cached->stmt_list) == 1) {
+            const Plan* const tree = linitial_node(PlannedStmt, cached->stmt_list)->planTree;
+            found = has_tid_range_scan(tree) || reads_nothing(tree);
+        }
         ReleaseCachedPlan(cached, CurrentResourceOwner);
         return found;
     });

@@ -1,5 +1,7 @@
 #include "jobs/control.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "core/options.hpp"
@@ -77,32 +79,11 @@ void adopt_copy(const JobStatus& job) {
     log_event(job.id, "adopted", "it came with a copy of the database");
 }
 
-}  // namespace
-
-JobStatus visible_job(std::int64_t job_id) {
-    Oid const caller = GetUserId();
-    pg::Bookkeeping as_extension;
-    auto status = find_status(job_id);
-    if (!status || !(has_rights_of(caller, status->owner) || has_rights_of(caller, ROLE_PG_MONITOR) ||
-                     has_rights_of(caller, ROLE_PG_SIGNAL_BACKEND))) {
-        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, fmt::format("job {} does not exist", job_id))
-            .hint("SELECT job_id, name, state FROM zdm.jobs shows the jobs there are.");
-    }
-    return *status;
-}
-
-JobStatus controlled_job(std::int64_t job_id) {
-    JobStatus status = visible_job(job_id);
-    Oid const caller = GetUserId();
-    if (!has_rights_of(caller, status.owner) && !has_rights_of(caller, ROLE_PG_SIGNAL_BACKEND)) {
-        throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE, fmt::format("permission denied for job {}", job_id))
-            .hint("Only the job's owner, its members, and members of pg_signal_backend control it.");
-    }
-    return status;
-}
-
-std::string control_job(ControlCall call, std::int64_t job_id) {
+std::string control_job_now(ControlCall call, std::int64_t job_id) {
     pg::guard([] { PreventCommandDuringRecovery("controlling a job"); });
+    // Another session's control call on the same job, in a transaction that stays open, is not waited for without end.
+    int const limit = LockTimeout > 0 ? std::min(LockTimeout, lock_timeout_ms()) : lock_timeout_ms();
+    pg::ScopedSetting const wait("lock_timeout", fmt::format("{}", limit).c_str());
     pg::Spi spi;
     JobStatus job = controlled_job(job_id);
     pg::Bookkeeping as_extension;
@@ -193,6 +174,43 @@ std::string control_job(ControlCall call, std::int64_t job_id) {
     return std::string(core::to_string(*asked));
 }
 
+}  // namespace
+
+JobStatus visible_job(std::int64_t job_id) {
+    Oid const caller = GetUserId();
+    pg::Bookkeeping as_extension;
+    auto status = find_status(job_id);
+    if (!status || !(has_rights_of(caller, status->owner) || has_rights_of(caller, ROLE_PG_MONITOR) ||
+                     has_rights_of(caller, ROLE_PG_SIGNAL_BACKEND))) {
+        throw pg::Error(ERRCODE_UNDEFINED_OBJECT, fmt::format("job {} does not exist", job_id))
+            .hint("SELECT job_id, name, state FROM zdm.jobs shows the jobs there are.");
+    }
+    return *status;
+}
+
+JobStatus controlled_job(std::int64_t job_id) {
+    JobStatus status = visible_job(job_id);
+    Oid const caller = GetUserId();
+    if (!has_rights_of(caller, status.owner) && !has_rights_of(caller, ROLE_PG_SIGNAL_BACKEND)) {
+        throw pg::Error(ERRCODE_INSUFFICIENT_PRIVILEGE, fmt::format("permission denied for job {}", job_id))
+            .hint("Only the job's owner, its members, and members of pg_signal_backend control it.");
+    }
+    return status;
+}
+
+std::string control_job(ControlCall call, std::int64_t job_id) {
+    try {
+        return control_job_now(call, job_id);
+    } catch (const pg::PgError& error) {
+        if (error.sqlerrcode() != ERRCODE_LOCK_NOT_AVAILABLE) {
+            throw;
+        }
+    }
+    throw pg::Error(ERRCODE_LOCK_NOT_AVAILABLE,
+                    fmt::format("job {} is being controlled by another transaction that is still open", job_id))
+        .hint("Have that session commit, then call again.");
+}
+
 void hold_all(bool hold) {
     pg::guard([] { PreventCommandDuringRecovery("controlling jobs"); });
     Oid const caller = GetUserId();
@@ -269,14 +287,18 @@ void require_succeeded(const std::string& name) {
     const auto& row = found.front();
     if (!pg::as_bool(row[1])) {
         std::int64_t const job_id = pg::as_int(row[0]);
-        std::string const state = pg::as_string(row[2]);
+        std::string state = pg::as_string(row[2]);
+        if ((state == "queued" || state == "interrupted") && !query("SELECT FROM zdm.job_hold").empty()) {
+            state = "paused";
+        }
         bool const ended = state == "failed" || state == "cancelled";
         // An error may quote the data of a row: for those alone who see the job.
         bool const shown = has_rights_of(caller, pg::as_oid(row[4])) || has_rights_of(caller, ROLE_PG_MONITOR);
         throw pg::Error(pg::sqlstate_code(core::sqlstate::job_not_succeeded),
                         fmt::format("job \"{}\" (job {}) has not succeeded: it is {}", name, job_id, state))
             .detail(shown ? pg::as_string(row[3]) : "")
-            .hint(fmt::format(ended ? fmt::runtime("When the cause is gone, SELECT zdm.retry({}).")
+            .hint(fmt::format(ended             ? fmt::runtime("When the cause is gone, SELECT zdm.retry({}).")
+                              : state == "paused" ? fmt::runtime("SELECT zdm.resume({}), or zdm.resume_all(), lets it go on.")
                                     : fmt::runtime("Wait for it with CALL zdm.wait({}), or look at zdm.jobs."), job_id));
     }
 }

@@ -143,7 +143,10 @@ void check_dependencies(const std::vector<std::int64_t>& depends_on, Oid caller)
 }  // namespace
 
 void check_caller() {
-    pg::guard([] { PreventCommandDuringRecovery("enqueuing a job"); });
+    pg::guard([] {
+        PreventCommandDuringRecovery("enqueuing a job");
+        PreventCommandIfReadOnly("enqueuing a job");
+    });
     pg::Extension const extension = pg::find_extension();
     if (OidIsValid(extension.oid) && !pg::version_matches(extension.oid)) {
         throw pg::Error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -7,6 +7,8 @@
 -- tables, so that a batch never waits for a row that an open transaction holds.
 -- ------------------------------------------------------------------------------------------------
 
+COMMENT ON SCHEMA zdm IS 'zdm_ext: online schema changes. Views: jobs, progress, job_log, job_errors. GRANT USAGE on this schema lets a role enqueue jobs on its own tables.';
+
 CREATE SEQUENCE zdm.job_id_seq;
 
 -- What a job is. Written once, when it is enqueued.

@@ -39,7 +39,8 @@ void at_transaction_end(XactEvent event, void*) {
                 if (todo.wake || todo.roles > 0 || todo.pids > 0) {
                     pg::wake_workers();
                 }
-                if (!started) {
+                if (!started && !pg::worker_present(runner_type)) {
+                    // A runner that is there looks again before it goes.
                     ereport(WARNING,
                             (errmsg("no background worker slot is free: the job stays queued"),
                              errhint("It starts when a slot is free and any zdm call starts work, or by itself "

@@ -41,7 +41,7 @@ SELECT j.job_id, j.name, j.kind, j.relation::regclass AS relation, s.state, j.ph
             WHEN NOT role.rolcanlogin THEN format('role: %s may not log in', role.rolname)
             WHEN NOT has_database_privilege(role.oid, current_database(), 'CONNECT') THEN format('role: %s may not connect to database %s', role.rolname, current_database())
             WHEN s.state = 'running' THEN j.waiting_for
-            WHEN s.state = 'interrupted' THEN 'worker: its process is gone; zdm.resume takes the job up'
+            WHEN s.state = 'interrupted' THEN 'worker: its process is gone; it comes back within seconds, or zdm.resume takes the job up'
             WHEN j.not_before > clock_timestamp()
             THEN coalesce(j.waiting_for || '; ', format('retry: after %s %s; ', j.error->>'sqlstate', j.error->>'message'))
                  || format('next try in %s s', round(extract(epoch FROM j.not_before - clock_timestamp())::numeric, 1))

@@ -174,7 +174,9 @@ void wait_for_job(std::int64_t job_id, std::int64_t timeout_ms, bool atomic) {
             throw pg::Error(pg::sqlstate_code(core::sqlstate::wait_timeout),
                             fmt::format("job {} did not end within {} ms", job_id, timeout_ms))
                 .detail(look.progress)
-                .hint("The job goes on; SELECT * FROM zdm.jobs shows what holds it.");
+                .hint(look.held ? fmt::format("The job is held: SELECT zdm.resume({}), or zdm.resume_all(), lets it go on.",
+                                              job_id)
+                                : "The job goes on; SELECT * FROM zdm.jobs shows what holds it.");
         }
         if (now_ms >= next_notice_ms) {
             notice(fmt::format("job {}: {}{}", job_id, look.progress, look.held ? " (held: zdm.resume lets it go on)" : ""));

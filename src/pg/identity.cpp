@@ -96,6 +96,15 @@ void force_deferred() {
     });
 }
 
+ScopedSetting::ScopedSetting(const char* name, const char* value) : guc_level_(NewGUCNestLevel()) {
+    guard([&] {
+        (void)set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+                                true, 0, false);
+    });
+}
+
+ScopedSetting::~ScopedSetting() { AtEOXact_GUC(true, guc_level_); }
+
 void set_local(const char* name, const char* value) {
     guard([&] {
         (void)set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,

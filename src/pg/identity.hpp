@@ -63,6 +63,18 @@ class AsRole {
 // queued them is left.
 void force_deferred();
 
+// A setting that holds for the life of the object, as a function's SET clause does.
+class ScopedSetting {
+  public:
+    ScopedSetting(const char* name, const char* value);
+    ~ScopedSetting();
+    ScopedSetting(const ScopedSetting&) = delete;
+    ScopedSetting& operator=(const ScopedSetting&) = delete;
+
+  private:
+    int guc_level_;
+};
+
 // SET LOCAL name = value, by the current user's rights.
 void set_local(const char* name, const char* value);
 

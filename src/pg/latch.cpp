@@ -1,6 +1,7 @@
 #include "pg/latch.hpp"
 
 #include <csignal>
+#include <cstring>
 
 #include "pg/error.hpp"
 #include "pg/postgres.hpp"
@@ -32,6 +33,20 @@ void wake_workers() noexcept {
             SetLatch(&proc->procLatch);
         }
     }
+}
+
+bool worker_present(const char* type) noexcept {
+    for (uint32 i = 0; i < compat::proc_count(); ++i) {
+        const PGPROC* proc = &ProcGlobal->allProcs[i];
+        int const pid = proc->pid;
+        if (pid != 0 && proc->databaseId == MyDatabaseId && compat::is_background_worker(proc)) {
+            const char* const found = GetBackgroundWorkerTypeByPid(pid);
+            if (found != nullptr && std::strcmp(found, type) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 bool interrupt_worker(int pid) noexcept {

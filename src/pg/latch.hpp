@@ -18,6 +18,9 @@ void process_config_reload();
 // cost a wait, so nobody is looked up: allocates nothing, raises nothing, fit for a commit callback.
 void wake_workers() noexcept;
 
+// Is a background worker of this type (bgw_type) in this database? For a commit callback as well.
+bool worker_present(const char* type) noexcept;
+
 // Sends SIGINT to a background worker of this database: cancels the statement it runs. False when there is none.
 bool interrupt_worker(int pid) noexcept;
 
