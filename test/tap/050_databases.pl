@@ -74,13 +74,23 @@ is(sql_error($node, 'DROP DATABASE slow'), '', 'DROP DATABASE succeeds at its fi
 ok(poll('the runners to end', sub { !runner_pids($node) }), 'and its worker is gone');
 silence($from, 'DROP DATABASE in a long batch');
 
+# A worker that was made to leave comes back by itself, and may be done before we have asked for it.
+sub take_up
+{
+	my ($node, $id, $db) = @_;
+	return if job_state($node, $id, $db) ne 'interrupted';
+	my $refused = sql_error($node, "SELECT zdm.resume($id)", $db);
+	like($refused, qr/^(|.*is succeeded and cannot be resumed.*)$/s, 'zdm.resume takes the job up, or finds it done');
+	return;
+}
+
 # --- RENAME -------------------------------------------------------------------------------------------------------
 
 my $job = database_with_job('old_name');
 $from = log_size($node);
 is(sql_error($node, 'ALTER DATABASE old_name RENAME TO new_name'), '', 'RENAME succeeds at its first try while a job runs');
 slow_down($node, 0, 'new_name');
-sql($node, "SELECT zdm.resume($job)", 'new_name') if job_state($node, $job, 'new_name') eq 'interrupted';
+take_up($node, $job, 'new_name');
 ok(wait_for_state($node, $job, 'succeeded', 'new_name'), 'the job goes on under the new name');
 is(audit_problems($node, 'item', $job, 'new_name'), '', 'each row was changed exactly once');
 
@@ -99,7 +109,7 @@ like(sql($node, "SELECT waiting_for FROM zdm.jobs WHERE job_id = $waiting", 'cop
 
 slow_down($node, 0, 'new_name');
 slow_down($node, 0, 'copy');
-sql($node, "SELECT zdm.resume($waiting)", 'new_name') if job_state($node, $waiting, 'new_name') eq 'interrupted';
+take_up($node, $waiting, 'new_name');
 ok(wait_for_state($node, $_, 'succeeded', 'new_name'), 'the original goes on') for $waiting, $second;
 is(audit_problems($node, 'waiting', $waiting, 'new_name'), '', 'each row was changed exactly once');
 
@@ -111,7 +121,7 @@ ok(wait_for_state($node, $fresh, 'succeeded', 'copy'), 'and runs');
 is(job_state($node, $waiting, 'copy'), 'paused', 'the copied jobs do not');
 is(sql($node, q{SELECT zdm.start_backfill('waiting', 'target = id * 2', name => 'the waiting one')}, 'copy'), $waiting, 'their names are known');
 is(job_state($node, $waiting, 'copy'), 'paused', 'and asking by name starts nothing');
-is(runner_pids($node), 0, 'no worker runs') or poll('the runners to end', sub { !runner_pids($node) });
+ok(poll('the runners to end', sub { !runner_pids($node) }), 'no worker stays');
 
 is(sql($node, "SELECT zdm.resume($waiting)", 'copy'), 'queued', 'zdm.resume adopts one');
 ok(wait_for_state($node, $waiting, 'succeeded', 'copy'), 'which succeeds');
