@@ -116,6 +116,7 @@ std::vector<Candidate> candidates() {
         "SELECT j.job_id, j.session_role, j.owner, coalesce(pg_partition_root(j.relation)::oid, j.relation), r.state,"
         "  c.request = 'cancel', coalesce(extract(epoch FROM r.not_before - clock_timestamp()) * 1000, 0)::float8,"
         "  coalesce(a.rolcanlogin AND has_database_privilege(a.oid, $2::oid, 'CONNECT'), false)"
+        "   AND EXISTS (SELECT FROM pg_authid o WHERE o.oid = j.owner)"
         " FROM zdm.job j JOIN zdm.job_run r USING (job_id) JOIN zdm.job_control c USING (job_id)"
         " LEFT JOIN pg_authid a ON a.oid = j.session_role"
         " WHERE r.state IN ('queued', 'running') AND c.request <> 'pause' AND j.home = $1"
@@ -223,6 +224,9 @@ Decision decide_at_gate(RunnerIdentity& self, Holds& holds, SessionLock& keeper,
         std::vector<Candidate> others;
         for (const Candidate& candidate : candidates()) {
             auto const id = static_cast<std::uint64_t>(candidate.id);
+            if (!candidate.role_usable && !candidate.cancel) {
+                continue;  // parked, also for a runner that is still connected as that role: zdm.jobs says why
+            }
             if (candidate.delay_ms > 0) {
                 not_before(candidate.delay_ms);
                 continue;

@@ -2,7 +2,7 @@
 
 CREATE VIEW zdm._visible_job WITH (security_barrier) AS
 SELECT j.job_id, j.kind, j.name, j.statement, j.options || c.options AS options, j.depends_on, j.change_id,
-       j.created_at, j.relation AS relation_oid, j.relation_name, j.owner_name, j.session_role,
+       j.created_at, j.relation AS relation_oid, j.relation_name, j.owner_name, j.session_role, j.session_role_name,
        j.home = h.home AS at_home, o.owner,
        c.request, r.state AS recorded, r.phase, r.pid, r.attempts, r.not_before, r.waiting_for, r.error, r.rows_total,
        r.started_at, r.finished_at, r.failures,
@@ -37,7 +37,8 @@ SELECT j.job_id, j.name, j.kind, j.relation::regclass AS relation, s.state, j.ph
             WHEN NOT zdm._enabled() THEN 'zdm.enabled: off'
             WHEN s.state = 'paused' THEN NULL
             WHEN d.job_id IS NOT NULL THEN format('job %s', d.job_id)
-            WHEN role.rolname IS NULL THEN format('role: %s is gone', j.owner_name)
+            WHEN role.rolname IS NULL THEN format('role: %s is gone', j.session_role_name)
+            WHEN role_owner.rolname IS NULL THEN format('role: %s is gone', j.owner_name)
             WHEN NOT role.rolcanlogin THEN format('role: %s may not log in', role.rolname)
             WHEN NOT has_database_privilege(role.oid, current_database(), 'CONNECT') THEN format('role: %s may not connect to database %s', role.rolname, current_database())
             WHEN s.state = 'running' THEN j.waiting_for
